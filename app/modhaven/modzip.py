@@ -210,11 +210,8 @@ class _NameTree:
                     raise BadZip(f"more than {_MAX_NODES} files and folders")
                 known = self._nodes[key] = (len(self._nodes) + 1, element, folder)
             elif known[1] != element:
-                here, other = (
-                    "/".join(elements[:depth]),
-                    "/".join([*elements[: depth - 1], known[1]]),
-                )
-                raise BadZip(f"case-insensitive file name collision: {other!r} and {here!r}")
+                other = "/".join([*elements[: depth - 1], known[1], *elements[depth:]])
+                raise BadZip(f"case-insensitive file name collision: {other!r} and {path!r}")
             elif known[2] != folder:
                 raise BadZip(f"entry {'/'.join(elements[:depth])!r} is both a file and a directory")
             elif not folder:

@@ -3,9 +3,9 @@
 Two programs that disagree about what a zip contains are a way around every check, and the go
 command is the one that unpacks what we publish. So this reader follows Go's archive/zip (reader.go)
 where Python's zipfile differs: names are bytes as stored in the central directory, local headers
-are only used to find the data, the number of entries is compared modulo 65,536, CRC and sizes come from
-the central directory. Unlike both it has bounds: on the entries, on the size of the directory, and
-on output, which ends at the declared size.
+are only used to find the data, the number of entries is compared modulo 65,536, CRC and sizes come
+from the central directory. Unlike both it has bounds: on the entries, on the size of the directory,
+and on output, which ends at the declared size.
 """
 
 import io

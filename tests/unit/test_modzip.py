@@ -156,9 +156,11 @@ def test_zip64_and_data_descriptors() -> None:
         def write(self, data: bytes) -> int:  # type: ignore[override]
             return out.write(data)
 
-    with zipfile.ZipFile(Unseekable(), "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open(zipfile.ZipInfo(PREFIX + "a"), "w", force_zip64=True) as member:
-            member.write(b"hello")
+    with (
+        zipfile.ZipFile(Unseekable(), "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(zipfile.ZipInfo(PREFIX + "a"), "w", force_zip64=True) as member,
+    ):
+        member.write(b"hello")
     expected = h1({PREFIX + "a": b"hello"})
     assert check_and_hash(out, MODULE, VERSION) == expected
     data = bytearray(out.getvalue())
@@ -187,7 +189,7 @@ BAD_NAMES = [
     (["x/y", "x"], "entry 'x' is both a file and a directory"),
     (["x/", "x"], "entry 'x' is both a file and a directory"),
     (["case", "Case"], "case-insensitive file name collision: 'case' and 'Case'"),
-    (["dir/a", "Dir/b"], "case-insensitive file name collision: 'dir' and 'Dir'"),
+    (["dir/a", "Dir/b"], "case-insensitive file name collision: 'dir/b' and 'Dir/b'"),
     (["\N{KELVIN SIGN}x", "kx"], "case-insensitive"),
     (["not/../clean"], "invalid path element"),
     (["../up"], "invalid path element"),
