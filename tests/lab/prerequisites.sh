@@ -20,9 +20,10 @@ fail() {
 check_machine() {
     [ "$(id -u)" = 0 ] ||
         fail "the lab needs root (containers, a bridge) and this is user $(id -un): run it with sudo."
-    command -v apt-get > /dev/null && command -v dpkg-query > /dev/null ||
+    command -v apt-get > /dev/null ||
         fail "apt-get was not found: the lab's lxc provider needs Debian 12 or newer; elsewhere use" \
             "'vagrant up --provider=libvirt' or virtualbox."
+    # shellcheck source=/dev/null
     os=$(. /etc/os-release && printf '%s %s' "${ID:-unknown}" "${VERSION_ID:-0}")
     case $os in
         debian\ 1[2-9]* | debian\ [2-9][0-9]*) ;;
