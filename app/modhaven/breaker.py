@@ -1,0 +1,52 @@
+"""A circuit breaker: an upstream that keeps failing is left out until a probe finds it well."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+
+class Breaker:
+    """Opens after ``failures`` in a row, or at once on a timeout; tells when a probe is due.
+
+    A timeout opens it at once because it is the costly failure: every request that tried the same
+    black hole would wait as long. A user's request is never the probe.
+    """
+
+    def __init__(self, *, failures: int, open_seconds: float) -> None:
+        """Start closed. ``open_seconds`` is the pause between two probes."""
+        self._limit = failures
+        self._open_seconds = open_seconds
+        self._guard = threading.Lock()
+        self._failures = 0
+        self._open = False
+        self._probe_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether requests should skip this upstream."""
+        return self._open
+
+    def succeeded(self) -> None:
+        """Note an answer, also one that says not found: the upstream is well."""
+        with self._guard:
+            self._failures = 0
+            self._open = False
+
+    def failed(self, *, timed_out: bool) -> None:
+        """Note a request that got no answer of use."""
+        with self._guard:
+            self._failures += 1
+            if not self._open and (timed_out or self._failures >= self._limit):
+                self._open = True
+                # One slow answer is no black hole: after a timeout the first probe is due at once.
+                self._probe_at = time.monotonic() + (0 if timed_out else self._open_seconds)
+
+    def claim_probe(self) -> bool:
+        """Tell one caller, once per pause, that it should probe now."""
+        with self._guard:
+            now = time.monotonic()
+            if not self._open or now < self._probe_at:
+                return False
+            self._probe_at = now + self._open_seconds
+            return True

@@ -1,0 +1,83 @@
+"""Is a small answer what was asked for? A login page with status 200 is a mirror's failure.
+
+Sources: cmd/go/internal/modfetch (proxyRepo) for lists and .info, golang.org/x/mod/sumdb for the
+checksum database.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from modhaven import semver
+from modhaven.protocol import Kind, Request
+
+# Bytes. cmd/go bounds only zips (codehost.MaxZipFile) and go.mod (MaxGoMod); nothing else is big.
+LIMITS = {
+    Kind.ZIP: 500 << 20,
+    Kind.MOD: 16 << 20,
+    Kind.INFO: 1 << 20,
+    Kind.QUERY: 1 << 20,
+    Kind.LATEST: 1 << 20,
+    Kind.LIST: 16 << 20,
+    Kind.SUMDB_LATEST: 1 << 16,
+    Kind.SUMDB_LOOKUP: 1 << 20,
+    Kind.SUMDB_TILE: 16 << 20,
+}
+# A record number, go.sum lines, a blank line, the signed tree head (sumdb.Server, lookup).
+_RECORD = re.compile(rb"[0-9]+\n(?:[^\n ]+ [^\n ]+ h1:[^\n ]+\n)+\ngo\.sum database tree\n")
+_HASH_BYTES = 32
+_FULL_TILE = 256
+
+
+class RejectedError(ValueError):
+    """The answer is not of the kind asked for; the text says why."""
+
+
+def check(request: Request, body: bytes) -> None:
+    """Raise RejectedError unless ``body`` can be the answer to ``request``."""
+    match request.kind:
+        case Kind.INFO if _info_version(body) != request.version:
+            raise RejectedError(f"gave .info of another version than {request.version}")
+        case Kind.QUERY | Kind.LATEST if not semver.is_canonical(_info_version(body)):
+            raise RejectedError("gave .info without a canonical version")
+        case Kind.LIST:
+            _check_list(body)
+        case Kind.SUMDB_LATEST if not body.startswith(b"go.sum database tree\n"):
+            raise RejectedError("gave no signed tree head")
+        case Kind.SUMDB_LOOKUP if not _RECORD.match(body):
+            raise RejectedError("gave no record of the checksum database")
+        case Kind.SUMDB_TILE:
+            _check_tile(request.path, body)
+        case _:
+            pass
+
+
+def _info_version(body: bytes) -> str:
+    try:
+        info = json.loads(body)
+    except (ValueError, RecursionError):
+        raise RejectedError("gave .info that is not JSON") from None
+    version = info.get("Version") if isinstance(info, dict) else None
+    if not isinstance(version, str):
+        raise RejectedError("gave .info without a Version")
+    return version
+
+
+def _check_list(body: bytes) -> None:
+    # The go command ignores lines that are not versions; a body of nothing else is no list.
+    lines = body.decode("utf-8", "replace").split("\n")
+    firsts = [fields[0] for line in lines if (fields := line.split())]
+    if firsts and not any(semver.is_valid(first) for first in firsts):
+        raise RejectedError("gave a list without a single version")
+
+
+def _check_tile(path: str, body: bytes) -> None:
+    if "/tile/8/data/" in path:
+        if not body:
+            raise RejectedError("gave an empty tile")
+        return
+    _, partial, width = path.rpartition(".p/")
+    hashes = int(width) if partial else _FULL_TILE
+    if len(body) != hashes * _HASH_BYTES:
+        raise RejectedError(f"gave a tile of {len(body)} bytes, not {hashes} hashes")

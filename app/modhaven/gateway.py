@@ -1,0 +1,272 @@
+"""One request's way: the store, single flight, the chain, verification, publication.
+
+Knows nothing of HTTP towards its callers: it returns Found or raises NotFoundError,
+UnavailableError or store.base.StoreError.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modhaven import content, semver
+from modhaven.chain import Chain, ChainError
+from modhaven.flight import Flights
+from modhaven.modpath import escape_version
+from modhaven.protocol import Class, Kind, Request
+from modhaven.recent import Recent
+from modhaven.store.base import LockTimeoutError, Mutable, Stored, StoreError
+from modhaven.upstream import AttemptError, Deadline
+from modhaven.verify import MismatchError, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from modhaven.chain import Attempt
+    from modhaven.config import Freshness
+    from modhaven.store.base import Store
+    from modhaven.upstream import Upstream
+    from modhaven.verify import Verifier
+
+log = logging.getLogger(__name__)
+FROM_STORE = "store"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """An answer: a published file, or the bytes of one that may change.
+
+    ``source`` is the upstream it came from just now, or ``store``; ``stale_seconds`` is the age of
+    an answer that could not be refreshed.
+    """
+
+    source: str
+    stored: Stored | None = None
+    body: bytes = b""
+    stale_seconds: int | None = None
+    unverified: bool = False
+
+
+class NotFoundError(Exception):
+    """Every source says there is no such thing."""
+
+    def __init__(self, message: str, attempts: list[Attempt]) -> None:
+        """Keep the sentence and what each upstream said."""
+        super().__init__(message)
+        self.attempts = attempts
+
+
+class UnavailableError(Exception):
+    """It could not be found out: sources failed."""
+
+    def __init__(
+        self,
+        message: str,
+        attempts: list[Attempt],
+        *,
+        timed_out: bool = False,
+        off: bool = False,
+    ) -> None:
+        """Keep the sentence and what each upstream said; ``off``: none was to be asked."""
+        super().__init__(message)
+        self.attempts = attempts
+        self.timed_out = timed_out
+        self.off = off
+
+
+class Gateway:
+    """Answers requests for modules and checksum database records."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        modules: Chain,
+        databases: Mapping[str, Chain],
+        verifier: Verifier,
+        freshness: Freshness,
+    ) -> None:
+        """Join the parts; ``databases`` has a chain for each checksum database's name."""
+        self._store = store
+        self._modules = modules
+        self._databases = databases
+        self._verifier = verifier
+        self._freshness = freshness
+        self._flights: Flights[Found] = Flights()
+        self._not_found: Recent[list[Attempt]] = Recent(seconds=freshness.not_found_seconds)
+
+    def get(self, request: Request, deadline: Deadline) -> Found:
+        """Return the answer to a request of class immutable or mutable.
+
+        Raises NotFoundError, UnavailableError, StoreError.
+        """
+        if request.sumdb and request.sumdb not in self._databases:
+            raise NotFoundError(f"checksum database {request.sumdb} is not configured", [])
+        try:
+            if request.cls is Class.IMMUTABLE:
+                return self._immutable(request, deadline)
+            return self._mutable(request, deadline)
+        except UnavailableError as error:
+            if error.off:
+                raise NotFoundError(str(error), []) from None
+            raise
+
+    def serves_database(self, name: str) -> bool:
+        """Tell whether the checksum database ``name`` is mirrored here."""
+        return name in self._databases
+
+    def _immutable(self, request: Request, deadline: Deadline) -> Found:
+        stored = self._store.find(request.path)
+        if stored is not None:
+            return _from_store(stored)
+        if request.cached_only:
+            raise NotFoundError(f"{request.path} is not in the store", [])
+        return self._fly(request, deadline, self._fetch_immutable)
+
+    def _fetch_immutable(self, request: Request, deadline: Deadline) -> Found:
+        with self._store.lock(request.path, wait_seconds=deadline.left):
+            stored = self._store.find(request.path)
+            if stored is not None:
+                return _from_store(stored)
+
+            def use(upstream: Upstream) -> Stored:
+                return self._fetch_and_publish(upstream, request, deadline)
+
+            fetched, source = self._chain(request).walk(use)
+        return Found(source=source, stored=fetched, unverified=fetched.unverified)
+
+    def _fetch_and_publish(
+        self, upstream: Upstream, request: Request, deadline: Deadline
+    ) -> Stored:
+        with self._store.stage(request.path) as staged:
+            upstream.fetch(
+                _path_at(upstream, request),
+                staged.file,
+                limit=content.LIMITS[request.kind],
+                deadline=deadline,
+            )
+            if request.kind not in (Kind.ZIP, Kind.MOD):
+                staged.file.seek(0)
+                _check(request, staged.file.read())
+            try:
+                verdict = self._verifier.verify(request, staged.file)
+            except MismatchError as error:
+                kept = staged.quarantine(f"{request.path} from {upstream.name}: {error}")
+                log.error(  # noqa: TRY400 - an operator needs the hashes, not the stack
+                    "%s from %s is quarantined as %s: %s",
+                    request.path,
+                    upstream.name,
+                    kept,
+                    error,
+                )
+                raise AttemptError(f"wrong bytes: {error}") from error
+            return staged.publish(unverified=verdict is Verdict.UNVERIFIED)
+
+    def _mutable(self, request: Request, deadline: Deadline) -> Found:
+        known = self._store.get_mutable(request.path)
+        if known is not None and known.age < self._freshness.mutable_seconds:
+            return Found(source=FROM_STORE, body=known.body)
+        if request.cached_only:
+            found = self._stale(request, known)
+            if found is None:
+                raise NotFoundError(f"{request.path} is not in the store", [])
+            return found
+        try:
+            return self._fly(request, deadline, self._fetch_mutable)
+        except UnavailableError:
+            found = self._stale(request, known)
+            if found is None:
+                raise
+            return found
+
+    def _fetch_mutable(self, request: Request, deadline: Deadline) -> Found:
+        def use(upstream: Upstream) -> bytes:
+            sink = io.BytesIO()
+            limit = content.LIMITS[request.kind]
+            upstream.fetch(_path_at(upstream, request), sink, limit=limit, deadline=deadline)
+            _check(request, sink.getvalue())
+            return sink.getvalue()
+
+        body, source = self._chain(request).walk(use)
+        try:
+            self._store.put_mutable(request.path, body, source)
+        except StoreError as error:
+            # The answer is good without being kept; readiness reports the store.
+            log.warning("%s is not kept: %s", request.path, error)
+        return Found(source=source, body=body)
+
+    def _stale(self, request: Request, known: Mutable | None) -> Found | None:
+        """Return what can be said without any upstream, labelled with its age."""
+        if known is not None and known.age <= self._freshness.stale_max_seconds:
+            return Found(source=FROM_STORE, body=known.body, stale_seconds=round(known.age))
+        if request.kind not in (Kind.LIST, Kind.LATEST):
+            return None
+        versions = self._store.versions(request.escaped_module)
+        best = semver.latest(versions)
+        if best is None:
+            return None
+        newest = self._store.find(f"{request.escaped_module}/@v/{escape_version(best)}.info")
+        if newest is None:
+            return None
+        age = round(max(0.0, time.time() - newest.path.stat().st_mtime))
+        if request.kind is Kind.LATEST:
+            return Found(source=FROM_STORE, body=newest.path.read_bytes(), stale_seconds=age)
+        tagged = sorted((v for v in versions if not semver.is_pseudo(v)), key=semver.sort_key)
+        body = "".join(f"{version}\n" for version in tagged).encode()
+        return Found(source=FROM_STORE, body=body, stale_seconds=age)
+
+    def _fly(
+        self, request: Request, deadline: Deadline, fetch: Callable[[Request, Deadline], Found]
+    ) -> Found:
+        """Run ``fetch`` once for all who ask at this time; turn its failures into ours."""
+        remembered = self._not_found.get(request.path)
+        if remembered is not None:
+            raise NotFoundError(f"{request.path}: no upstream has it", remembered)
+        try:
+            return self._flights.do(
+                request.path, lambda: fetch(request, deadline), wait_seconds=deadline.left
+            )
+        except ChainError as error:
+            if error.off:
+                # Not an upstream's word: what the store can say about lists still counts.
+                message = f"{request.path} is not in the store, and upstreams is off"
+                raise UnavailableError(message, [], off=True) from None
+            if error.not_found:
+                self._not_found.put(request.path, error.attempts)
+                message = f"{request.path}: no upstream has it"
+                raise NotFoundError(message, error.attempts) from None
+            raise UnavailableError(
+                f"{request.path}: no upstream could answer",
+                error.attempts,
+                timed_out=error.timed_out,
+            ) from None
+        except (LockTimeoutError, TimeoutError):
+            raise UnavailableError(
+                f"{request.path}: another request has been fetching it for too long",
+                [],
+                timed_out=True,
+            ) from None
+
+    def _chain(self, request: Request) -> Chain:
+        return self._databases[request.sumdb] if request.sumdb else self._modules
+
+
+def _from_store(stored: Stored) -> Found:
+    return Found(source=FROM_STORE, stored=stored, unverified=stored.unverified)
+
+
+def _path_at(upstream: Upstream, request: Request) -> str:
+    """Return what to ask ``upstream`` for: a database itself has no ``sumdb/<name>/`` prefix."""
+    if upstream.is_database:
+        return request.path.removeprefix(f"sumdb/{request.sumdb}/")
+    return request.path
+
+
+def _check(request: Request, body: bytes) -> None:
+    try:
+        content.check(request, body)
+    except content.RejectedError as error:
+        raise AttemptError(str(error)) from error

@@ -1,0 +1,1 @@
+"""Where verified modules are kept: the protocol in base, the disk in disk."""

@@ -1,0 +1,84 @@
+"""What the gateway asks of a store. Small on purpose: an object store can follow without a change.
+
+A key is a request's path in its one spelling (protocol.Request.path):
+``rsc.io/quote/@v/v1.5.2.zip`` or ``sumdb/<name>/lookup/…``. Immutable keys are published once,
+whole. Mutable ones (lists, @latest, queries) are kept apart with the time they were fetched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+
+class StoreError(Exception):
+    """The store cannot be read or written; the text says what failed and what to look at."""
+
+
+class LockTimeoutError(Exception):
+    """Another process held a key for longer than this request may wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A published file: where it is, its size in bytes, and whether it was never verified."""
+
+    path: Path
+    size: int
+    unverified: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutable:
+    """An answer that may change, with the upstream it came from and its age in seconds."""
+
+    body: bytes
+    source: str
+    age: float
+
+
+class Staged(Protocol):
+    """A file being fetched: nobody sees it until ``publish``."""
+
+    @property
+    def file(self) -> BinaryIO:
+        """The file to write to; readable and seekable."""
+
+    @property
+    def path(self) -> Path:
+        """Where the unpublished bytes are."""
+
+    def publish(self, *, unverified: bool = False) -> Stored:
+        """Make it durable and visible under its key, all or nothing; StoreError."""
+
+    def quarantine(self, reason: str) -> Path:
+        """Keep it out of reach for an operator to look at, with the reason beside it."""
+
+
+class Store(Protocol):
+    """Published files, mutable answers, and one lock a key across processes."""
+
+    def find(self, key: str) -> Stored | None:
+        """Return the published file, or None."""
+
+    def stage(self, key: str) -> AbstractContextManager[Staged]:
+        """Open a temporary file for ``key``; what is unpublished at the end is removed."""
+
+    def get_mutable(self, key: str) -> Mutable | None:
+        """Return the last answer kept for ``key``, however old."""
+
+    def put_mutable(self, key: str, body: bytes, source: str) -> None:
+        """Keep an answer with the time of now; StoreError."""
+
+    def versions(self, escaped_module: str) -> list[str]:
+        """Return the versions whose .info is held, pseudo-versions included, in no order."""
+
+    def lock(self, key: str, *, wait_seconds: float) -> AbstractContextManager[None]:
+        """Hold ``key`` across processes; LockTimeoutError. It dies with its holder."""
+
+    def problem(self) -> str | None:
+        """Return why the store cannot take files now, as a sentence, or None."""
