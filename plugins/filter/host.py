@@ -1,0 +1,95 @@
+"""Jinja2 filters that judge a host before anything is changed on it, from what look.sh printed and from facts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+SUPPORTED = {"Debian": ("12", "13")}
+OUR_PROGRAMS = {"nginx"}
+
+
+def parse_look(text: str) -> dict[str, Any]:
+    """The lines of roles/preflight/files/look.sh as a mapping; `foreign` and `listen` are lists."""
+    seen: dict[str, Any] = {"foreign": [], "listen": []}
+    for line in text.splitlines():
+        key, separator, value = line.partition("=")
+        if not separator:
+            continue
+        if key in ("foreign", "listen"):
+            seen[key].append(value)
+        else:
+            seen[key] = {"yes": True, "no": False}.get(value, value)
+    return seen
+
+
+def is_bare(seen: Mapping[str, Any], groups: Sequence[str], has_vip: bool) -> bool:
+    """Whether a run in check mode would miss something that the roles of `groups` install before they use it."""
+    needed = ["python_apt"]
+    needed += ["modhaven_nginx"] if {"edges", "backends"} & set(groups) else []
+    needed += ["modhaven_app"] if "backends" in groups else []
+    needed += ["keepalived"] if "edges" in groups and has_vip else []
+    needed += ["update_ca_certificates"] if "clients" in groups else []
+    return not all(seen.get(key) for key in needed)
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.split("-")[0]))
+
+
+def _listen_problems(seen: Mapping[str, Any], name: str, ports: Mapping[str, int]) -> list[str]:
+    taken = dict(line.split(" ", 1) for line in seen["listen"])
+    return [
+        f"Port {port} of {name} is taken by {taken[str(port)]}: stop it there, or set '{variable}' to a free port."
+        for variable, port in ports.items()
+        if taken.get(str(port), "nginx") not in OUR_PROGRAMS
+    ]
+
+
+def host_problems(
+    seen: Mapping[str, Any],
+    name: str,
+    groups: Sequence[str],
+    facts: Mapping[str, Any],
+    ports: Mapping[str, int],
+    nginx_minimum: str,
+) -> list[str]:
+    """Every reason why `name` cannot be deployed, one sentence each; empty when it can.
+
+    `ports` maps the variable that sets a port to its value; `facts` needs distribution and
+    distribution_major_version.
+    """
+    problems = []
+    system = str(facts.get("distribution", "unknown"))
+    release = str(facts.get("distribution_major_version", ""))
+    if release not in SUPPORTED.get(system, ()):
+        problems.append(
+            f"{name} runs {system} {release}, and modhaven deploys on Debian 12 and 13: install one of these there."
+        )
+    if not seen.get("systemd"):
+        problems.append(f"{name} is not run by systemd (no /run/systemd/system): use a host that systemd boots.")
+    if not {"edges", "backends"} & set(groups):
+        return problems
+    version = str(seen.get("nginx_version", ""))
+    if not version:
+        problems.append(
+            f"{name} neither has nginx nor finds it in its package lists: run 'apt-get update' there and look at its sources."
+        )
+    elif _number(version) < _number(nginx_minimum):
+        problems.append(
+            f"{name} has nginx {version}, and 'preflight_nginx_minimum' asks for {nginx_minimum}: upgrade nginx there."
+        )
+    if seen["foreign"]:
+        problems.append(
+            f"{name} has an nginx configuration of its own ({', '.join(seen['foreign'])}), which modhaven would replace:"
+            " move it away, or use another host."
+        )
+    return problems + _listen_problems(seen, name, ports)
+
+
+class FilterModule:
+    """Ansible finds the filters through this class."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"host_problems": host_problems, "is_bare": is_bare, "parse_look": parse_look}

@@ -1,0 +1,134 @@
+"""Jinja2 filters that judge an inventory before anything is changed. They need no facts."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# RFC 1123, one label or several: the name goes into certificates and headers.
+HOST_NAME = re.compile(r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)(\.(?!-)[a-zA-Z0-9-]{1,63}(?<!-))*")
+
+HostVars = Mapping[str, Mapping[str, Any]]
+
+
+def node_address(variables: Mapping[str, Any], name: str) -> str:
+    """The address other nodes reach this one at: modhaven_address, else ansible_host, else its name."""
+    for key in ("modhaven_address", "ansible_host"):
+        value = str(variables.get(key, ""))
+        if value and "{{" not in value:
+            return value
+    return name
+
+
+def _doubles(values: list[str]) -> list[str]:
+    return sorted(value for value, count in Counter(values).items() if count > 1)
+
+
+def _is_true(value: object) -> bool:
+    return value is True or str(value).lower() in ("true", "yes", "1", "on")
+
+
+def _group_problems(groups: Mapping[str, list[str]]) -> list[str]:
+    return [
+        f"The group '{group}' has no host: add at least one host line under '{group}' in the inventory."
+        for group in ("edges", "backends")
+        if not groups.get(group)
+    ]
+
+
+def _name_problems(nodes: list[str], hostvars: HostVars) -> list[str]:
+    problems = [
+        f"The inventory name '{name}' is not a host name (letters, digits and hyphens): rename that host line."
+        for name in nodes
+        if not HOST_NAME.fullmatch(name)
+    ]
+    problems += [
+        f"Two hosts are called '{double}' when upper and lower case are the same: rename one host line."
+        for double in _doubles([name.lower() for name in nodes])
+    ]
+    addresses = {name: node_address(hostvars[name], name) for name in nodes}
+    for double in _doubles(list(addresses.values())):
+        owners = " and ".join(name for name in nodes if addresses[name] == double)
+        problems.append(
+            f"{owners} have the same address {double}: give each its own 'ansible_host' (or 'modhaven_address')."
+        )
+    return problems
+
+
+def _backend_problems(backends: list[str], hostvars: HostVars) -> list[str]:
+    problems = []
+    for name in backends:
+        weight = hostvars[name].get("backend_weight", 1)
+        if not str(weight).isdigit() or not 1 <= int(weight) <= 1000:
+            problems.append(f"'backend_weight' of {name} is {weight!r}: give a whole number from 1 to 1000.")
+    if backends and all(_is_true(hostvars[name].get("backend_backup", False)) for name in backends):
+        problems.append(
+            "Every backend has 'backend_backup: true': at least one backend must not be a backup."
+        )
+    return problems
+
+
+def _vip_problems(edges: list[str], hostvars: HostVars, addresses: list[str]) -> list[str]:
+    vips = {str(hostvars[name].get("vip_address", "") or "") for name in edges}
+    if len(vips) > 1:
+        return [f"'vip_address' differs between the edges ({', '.join(sorted(vips))}): give all the same."]
+    vip = vips.pop() if vips else ""
+    if not vip:
+        return []
+    prefix = hostvars[edges[0]].get("vip_prefix_length", 24)
+    try:
+        network = ipaddress.ip_network(f"{vip}/{prefix}", strict=False)
+    except ValueError:
+        return [f"'vip_address' {vip!r} with 'vip_prefix_length' {prefix!r} is not an address in a network."]
+    if vip in addresses:
+        return [f"'vip_address' {vip} is already the address of a host: choose a free address."]
+    problems = []
+    for name in edges:
+        address = node_address(hostvars[name], name)
+        try:
+            inside = ipaddress.ip_address(address) in network
+        except ValueError:
+            problems.append(f"{name} needs its IP address in 'modhaven_address': VRRP peers have no use for {address!r}.")
+            continue
+        if not inside:
+            problems.append(
+                f"'vip_address' {vip}/{prefix} is outside the subnet of {name} ({address}):"
+                " choose an address of the edges' own subnet, or correct 'vip_prefix_length'."
+            )
+    return problems
+
+
+def inventory_problems(groups: Mapping[str, list[str]], hostvars: HostVars) -> list[str]:
+    """Every reason why this inventory cannot be deployed, one sentence each; empty when it can.
+
+    `groups` and `hostvars` are Ansible's variables of those names.
+    """
+    members = [list(groups.get(group, [])) for group in ("edges", "backends", "clients", "monitors")]
+    nodes = list(dict.fromkeys(name for group in members for name in group))
+    addresses = [node_address(hostvars[name], name) for name in nodes]
+    edges, backends = members[0], members[1]
+    return [
+        *_group_problems(groups),
+        *_name_problems(nodes, hostvars),
+        *_backend_problems(backends, hostvars),
+        *_vip_problems(edges, hostvars, addresses),
+    ]
+
+
+def host_of_url(address: str) -> str:
+    """An address as it stands in a URL: IPv6 goes into brackets (RFC 3986, section 3.2.2)."""
+    return f"[{address}]" if ":" in address else address
+
+
+class FilterModule:
+    """Ansible finds the filters through this class."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "host_of_url": host_of_url,
+            "inventory_problems": inventory_problems,
+            "node_address": node_address,
+        }
