@@ -119,6 +119,16 @@ start_bridge() {
     echo 1 > /proc/sys/net/ipv4/ip_forward
 }
 
+# Machines that run while their bridge was made anew, or whose cable a killed test left pulled.
+reconnect_machines() {
+    for name in $(lxc-ls --running -1 2> /dev/null); do
+        grep -qs '^lxc.environment *= *MODHAVEN_LAB=1' "/var/lib/lxc/$name/config" || continue
+        link=$(lxc-info --name "$name" 2> /dev/null | sed -n 's/^Link: *//p' | head -n 1)
+        [ -z "$link" ] || ip link set "$link" master "$bridge" up || true
+    done
+}
+
 check_machine
 install_packages
 start_bridge
+reconnect_machines
