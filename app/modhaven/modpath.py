@@ -7,7 +7,7 @@ letter, so that stores on file systems that fold case keep modules apart.
 
 from __future__ import annotations
 
-import fnmatch
+import functools
 import re
 
 from modhaven import semver
@@ -22,7 +22,7 @@ _FIRST_ELEMENT = re.compile(r"[a-z0-9.-]+")
 _FILE_ELEMENT = re.compile(r"[A-Za-z0-9!#$%&()+,.=@\[\]^_{}~ -]+")
 _ESCAPED = re.compile(r"(?:[^A-Z!]|![a-z])*")
 _MAJOR = re.compile(r"(?P<prefix>.+)(?P<major>/v[0-9.]+)")
-_GOPKG_MAJOR = re.compile(r"(?P<prefix>gopkg\.in/.+)(?P<major>\.v(?:0|[1-9][0-9]*)(?:-unstable)?)")
+_GOPKG_MAJOR = re.compile(r"(?P<prefix>gopkg\.in/.*)(?P<major>\.v(?:0|[1-9][0-9]*)(?:-unstable)?)")
 
 
 class InvalidPathError(ValueError):
@@ -129,7 +129,7 @@ def match_prefix_patterns(globs: str, target: str) -> bool:
     """Tell whether a prefix of the path ``target`` matches one of the comma-separated globs.
 
     Syntax and meaning of GOPRIVATE and GONOSUMDB (module.MatchPrefixPatterns): a glob of N elements
-    is compared with the first N elements of the path, and ``*`` does not cross a slash.
+    is compared with the first N elements of the path; malformed globs match nothing.
     """
     elements = target.split("/")
     for glob in globs.split(","):
@@ -137,7 +137,9 @@ def match_prefix_patterns(globs: str, target: str) -> bool:
         if wanted == [""] or len(wanted) > len(elements):
             continue
         pairs = zip(wanted, elements, strict=False)
-        if all(fnmatch.fnmatchcase(element, pattern) for pattern, element in pairs):
+        if all(
+            (match := _glob(pattern)) and match.fullmatch(element) for pattern, element in pairs
+        ):
             return True
     return False
 
@@ -160,6 +162,26 @@ def _check_element(path: str, element: str) -> None:
         problem = "leading dash"
     if problem:
         raise InvalidPathError(f"malformed module path {path!r}: {problem}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _glob(pattern: str) -> re.Pattern[str] | None:
+    """Return the expression for one path element of a path.Match glob, None if malformed."""
+    tokens = re.findall(r"\[\^?(?:\\.|[^\]\\])+\]|\\.|[^\\\[]", pattern)
+    if "".join(tokens) != pattern:
+        return None
+    words = {"*": "[^/]*", "?": "[^/]"}
+    # A class is Python's own, but for the letters that mean more in it there than in Go.
+    parts = [
+        "[" + re.sub(r"([&~|\[])", r"\\\1", token[1:-1]) + "]"
+        if len(token) > 2
+        else words.get(token) or re.escape(token[-1])
+        for token in tokens
+    ]
+    try:
+        return re.compile("".join(parts))
+    except re.error:
+        return None
 
 
 def _is_windows_name(element: str) -> bool:

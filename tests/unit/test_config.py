@@ -1,0 +1,132 @@
+"""The configuration: defaults that work, and one sentence for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modhaven import config
+from modhaven.chain_spec import parse_chain
+from modhaven.config import Config, ConfigError
+
+CONTRACT = """
+node: backend1
+listen: unix:/run/modhaven/app.sock
+store: {path: /var/lib/modhaven/store, min_free_bytes: 1073741824}
+upstreams: "https://goproxy.cn|https://goproxy.io|https://proxy.golang.org"
+upstream_timeouts: {connect_seconds: 2, first_byte_seconds: 5, total_seconds: 300}
+request_deadline_seconds: 300
+ca_file: /etc/ssl/certs/ca-certificates.crt
+sumdb: "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
+nosumdb: ""
+freshness: {mutable_seconds: 60, not_found_seconds: 60, stale_max_seconds: 604800}
+workers: 2
+threads: 32
+"""
+
+
+def test_a_complete_file(tmp_path: Path) -> None:
+    file = tmp_path / "modhaven.yml"
+    file.write_text(CONTRACT)
+    loaded = config.load(file)
+    assert loaded.node == "backend1"
+    assert loaded.store.path == Path("/var/lib/modhaven/store")
+    assert [u.name for u in loaded.upstreams] == ["goproxy.cn", "goproxy.io", "proxy.golang.org"]
+    assert [u.falls_through for u in loaded.upstreams] == [True, True, False]
+    assert loaded.sumdb[0].url == "https://sum.golang.org"
+    assert loaded.upstream_timeouts.first_byte_seconds == 5
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "empty.yml").write_text("")
+    loaded = config.load(tmp_path / "empty.yml")
+    assert loaded == Config()
+    assert loaded.listen == "127.0.0.1:3000"
+    assert loaded.store.path == tmp_path / "modhaven" / "store"
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        ({"upstream": "x"}, "upstream "),
+        ({"store": {"pth": "/x"}}, "store.pth"),
+        ({"store": {"path": "relative"}}, "store.path"),
+        ({"store": 3}, "store "),
+        ({"workers": 0}, "workers"),
+        ({"workers": True}, "workers"),
+        ({"threads": "many"}, "threads"),
+        ({"upstreams": "https://a.b,direct"}, "upstreams"),
+        ({"upstreams": "ftp://a.b"}, "upstreams"),
+        ({"upstreams": ""}, "upstreams"),
+        ({"upstreams": [{"name": "a"}]}, "upstreams"),
+        ({"upstreams": [{"url": "https://a.b", "urll": 1}]}, "urll"),
+        ({"upstreams": "https://user@a.b"}, "upstreams"),
+        ({"upstreams": "https://a.b:99999"}, "upstreams"),
+        ({"sumdb": "sum.golang.org"}, "sumdb"),
+        ({"sumdb": [1]}, "sumdb"),
+        ({"listen": "3000"}, "listen"),
+        ({"listen": "127.0.0.1:99999"}, "listen"),
+        ({"upstream_timeouts": {"connect_seconds": 0}}, "upstream_timeouts.connect_seconds"),
+        ({"request_deadline_seconds": "5m"}, "request_deadline_seconds"),
+        ({"freshness": {"mutable_seconds": -1}}, "freshness.mutable_seconds"),
+        ({"ca_file": "ca.pem"}, "ca_file"),
+        ({"nosumdb": 3}, "nosumdb"),
+        ([], "mapping"),
+    ],
+)
+def test_mistakes_are_one_sentence_that_names_the_key(data: object, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.from_mapping(data)
+    assert key in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "\x01", "a: !!python/object:os.system x"])
+def test_what_is_not_yaml(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.yml").write_text(text)
+    with pytest.raises(ConfigError, match=r"x\.yml is not YAML"):
+        config.load(tmp_path / "x.yml")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load(tmp_path / "none.yml")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("https://a.b|c.d,off", [("https://a.b", True), ("https://c.d", False), ("off", False)]),
+        ("a.b , |c.d/x/", [("https://a.b", False), ("https://c.d/x", False)]),
+        ("off,https://a.b", [("off", False)]),
+        ("http://127.0.0.1:8090/mod", [("http://127.0.0.1:8090/mod", False)]),
+    ],
+)  # fmt: skip
+def test_chain_syntax_is_the_go_commands(text: str, wanted: list[tuple[str, bool]]) -> None:
+    assert [(spec.url, spec.falls_through) for spec in parse_chain(text)] == wanted
+
+
+def test_two_upstreams_of_one_host_have_two_names() -> None:
+    assert [spec.name for spec in parse_chain("http://a.b/1|http://a.b/2")] == ["a.b", "a.b#2"]
+
+
+def test_upstreams_as_a_list() -> None:
+    loaded = config.from_mapping(
+        {"upstreams": [{"url": "a.b", "name": "first", "falls_through": False}, {"url": "c.d"}]}
+    )
+    assert [(u.name, u.falls_through) for u in loaded.upstreams] == [
+        ("first", False),
+        ("c.d", True),
+    ]
+
+
+def test_databases() -> None:
+    key = "localhost.localdev/sumdb+00000c67+AcTrnkbUA+TU4heY3hkjiSES/DSQniBqIeQ/YppAUtK6"
+    loaded = config.from_mapping({"sumdb": [key, "a.b+00000c67+AcTr https://mirror.example/db/"]})
+    assert [(d.name, d.url) for d in loaded.sumdb] == [
+        ("localhost.localdev/sumdb", "https://localhost.localdev/sumdb"),
+        ("a.b", "https://mirror.example/db"),
+    ]
+    assert config.from_mapping({"sumdb": "off"}).sumdb == ()

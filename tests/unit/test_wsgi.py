@@ -1,0 +1,365 @@
+"""The whole app without a server: status codes, headers, error text, staleness, publication."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+from wsgiref.util import FileWrapper, setup_testing_defaults
+
+import pytest
+from tests.conftest import TEST_SUMDB, FakeUpstream, Reply
+
+from modhaven import config, modzip, serve
+from modhaven.verify import SumLookup, UnreachableError, Verifier
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from modhaven.wsgi import App
+
+MODULE, VERSION = "example.com/m", "v1.0.0"
+BASE = f"{MODULE}/@v/{VERSION}"
+INFO = b'{"Version":"v1.0.0","Time":"2020-01-01T00:00:00Z","Origin":{"VCS":"git"}}'
+MOD = b"module example.com/m\n"
+
+
+def make_zip(text: bytes = b"package m\n") -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(f"{MODULE}@{VERSION}/go.mod", MOD)
+        archive.writestr(f"{MODULE}@{VERSION}/m.go", text)
+    return out.getvalue()
+
+
+ZIP = make_zip()
+
+
+@dataclasses.dataclass
+class Response:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+def call(app: App, path: str, method: str = "GET", **environ: Any) -> Response:
+    request: dict[str, Any] = {"wsgi.file_wrapper": FileWrapper}
+    setup_testing_defaults(request)
+    request.update(REQUEST_METHOD=method, PATH_INFO=path, RAW_URI=path, **environ)
+    got: list[Any] = []
+    chunks = app(request, lambda status, headers, _info=None: got.extend((status, headers)))  # type: ignore[arg-type]
+    body = b"".join(chunks)
+    if hasattr(chunks, "close"):
+        chunks.close()
+    return Response(int(got[0].split()[0]), dict(got[1]), body)
+
+
+def build(tmp_path: Path, chain: str, **changes: Any) -> App:
+    settings: dict[str, Any] = {
+        "node": "backend1",
+        "store": {"path": str(tmp_path / "store"), "min_free_bytes": 0},
+        "upstreams": chain,
+        "upstream_timeouts": {"connect_seconds": 0.5, "first_byte_seconds": 0.5},
+        "upstream_retries": 0,
+        "sumdb": "off",
+        "drain_file": str(tmp_path / "drain"),
+    }
+    return serve.build(config.from_mapping({**settings, **changes}))
+
+
+@pytest.fixture
+def app(tmp_path: Path, fake: FakeUpstream) -> App:
+    fake.script(f"{BASE}.info", Reply(body=INFO))
+    fake.script(f"{BASE}.mod", Reply(body=MOD))
+    fake.script(f"{BASE}.zip", Reply(body=ZIP))
+    fake.script(f"{MODULE}/@v/list", Reply(body=b"v1.0.0\n"))
+    fake.script(f"{MODULE}/@latest", Reply(body=INFO))
+    return build(tmp_path, fake.url)
+
+
+@pytest.mark.parametrize(
+    ("extension", "body", "kind"),
+    [("info", INFO, "application/json"), ("mod", MOD, "text/plain; charset=utf-8"),
+     ("zip", ZIP, "application/zip")],
+)  # fmt: skip
+def test_immutable_files(
+    app: App, fake: FakeUpstream, extension: str, body: bytes, kind: str
+) -> None:
+    first = call(app, f"/{BASE}.{extension}")
+    assert (first.status, first.body) == (200, body)
+    assert first.headers["Content-Type"] == kind
+    assert first.headers["Content-Length"] == str(len(body))
+    assert first.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert first.headers["X-Modhaven-Source"] == fake.name
+    assert first.headers["X-Modhaven-Backend"] == "backend1"
+    second = call(app, f"/{BASE}.{extension}")
+    assert (second.body, second.headers["X-Modhaven-Source"]) == (body, "store")
+    # Each file for itself: a cold .mod downloads no zip.
+    assert fake.counts.total() == 1
+
+
+def test_head_has_the_headers_of_get_and_no_body(app: App) -> None:
+    head = call(app, f"/{BASE}.zip", "HEAD")
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["Content-Length"] == str(len(ZIP))
+
+
+def test_mutable_answers(app: App, fake: FakeUpstream) -> None:
+    for path, body in ((f"/{MODULE}/@v/list", b"v1.0.0\n"), (f"/{MODULE}/@latest", INFO)):
+        first, second = call(app, path), call(app, path)
+        assert first.body == second.body == body
+        assert first.headers["Cache-Control"].startswith("public, max-age=60")
+        assert second.headers["X-Modhaven-Source"] == "store"
+    assert fake.counts.total() == 2
+
+
+def test_queries_are_not_immutable(app: App, fake: FakeUpstream) -> None:
+    fake.script(f"{MODULE}/@v/master.info", Reply(body=INFO))
+    answer = call(app, f"/{MODULE}/@v/master.info")
+    assert (answer.body, "immutable" in answer.headers["Cache-Control"]) == (INFO, False)
+
+
+def test_not_found_says_so_briefly_and_is_remembered(app: App, fake: FakeUpstream) -> None:
+    for _ in range(3):
+        answer = call(app, "/example.com/none/@v/list", HTTP_X_REQUEST_ID="edge-12345678")
+        assert answer.status == 404
+        assert answer.headers["Cache-Control"].startswith("public, max-age=60")
+    lines = answer.text.splitlines()
+    assert lines[0].startswith("not found: example.com/none/@v/list")
+    assert lines[1].startswith(f"{fake.name}: 404, ")
+    assert lines[-1] == "request id: edge-12345678"
+    assert answer.headers["X-Request-Id"] == "edge-12345678"
+    assert fake.counts.total() == 1
+
+
+def test_an_error_body_has_at_most_eight_lines(tmp_path: Path, fake: FakeUpstream) -> None:
+    fake.default = Reply(status=500)
+    chain = "|".join(f"{fake.url}/{number}" for number in range(12))
+    answer = call(build(tmp_path, chain), f"/{BASE}.mod", HTTP_X_REQUEST_ID="bad id\n")
+    lines = answer.text.splitlines()
+    assert (answer.status, len(lines)) == (502, 8)
+    assert lines[-2] == "… and 7 more upstreams"
+    assert lines[-1] == f"request id: {answer.headers['X-Request-Id']}"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_timeouts_are_504_other_failures_502(tmp_path: Path, fake: FakeUpstream) -> None:
+    app = build(tmp_path, fake.url)
+    fake.default = Reply(status=503)
+    assert call(app, f"/{BASE}.mod").status == 502
+    fake.default = Reply(hang=True)
+    assert call(app, f"/{BASE}.zip").status == 504
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", f"/{BASE}.mod", 405),
+        ("GET", "/", 404),
+        ("GET", "/a.b/../c/@v/list", 400),
+        ("GET", "/a.b/%2e%2e/@v/list", 400),
+        ("GET", "/a.b/\x00/@v/list", 400),
+        ("GET", "/a.b/\xff/@v/list", 404),
+        ("GET", "/github.com/Azure/x/@v/list", 404),
+        ("GET", "/a.b/c/@v/latest.info", 404),
+        ("GET", "/a.b/c/@v/master.zip", 404),
+    ],
+)
+def test_refused(app: App, fake: FakeUpstream, method: str, path: str, status: int) -> None:
+    answer = call(app, path, method)
+    assert answer.status == status
+    assert fake.counts.total() == 0
+    assert len(answer.text.splitlines()) == 2
+    assert answer.headers.get("Allow") == ("GET, HEAD" if status == 405 else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        (f"{BASE}.info", b"<html>login</html>"),
+        (f"{BASE}.info", b'{"Version":"v1.0.1"}'),
+        (f"{BASE}.info", b"[" * 5000),
+        (f"{BASE}.zip", b"no zip at all"),
+        (f"{BASE}.zip", ZIP[:-30]),
+        (f"{MODULE}/@v/list", b"<html>\nlogin\n</html>"),
+        (f"{MODULE}/@latest", b'{"Version":"master"}'),
+        (f"{MODULE}/@latest", b"{}"),
+    ],
+)
+def test_rubbish_is_never_published_and_the_next_mirror_asked(
+    tmp_path: Path, fake: FakeUpstream, fake2: FakeUpstream, name: str, body: bytes
+) -> None:
+    app = build(tmp_path, f"{fake.url}|{fake2.url}")
+    fake.script(name, Reply(body=body))
+    assert call(app, f"/{name}").status == 502
+    assert not (tmp_path / "store" / "cache" / "download" / name).exists()
+    good = {"info": INFO, "zip": ZIP, "list": b"v1.0.0\n", "latest": INFO}
+    fake2.script(name, Reply(body=good[name.rpartition("@")[2].rpartition(".")[2].lstrip("v/")]))
+    answer = call(app, f"/{name}")
+    assert (answer.status, answer.headers["X-Modhaven-Source"]) == (200, fake2.name)
+
+
+def test_a_list_that_cannot_be_refreshed_is_served_stale_and_says_so(
+    tmp_path: Path, fake: FakeUpstream
+) -> None:
+    app = build(tmp_path, fake.url, freshness={"mutable_seconds": 0})
+    fake.script(f"{MODULE}/@v/list", Reply(body=b"v1.0.0\n"), Reply(status=500))
+    assert "X-Modhaven-Stale" not in call(app, f"/{MODULE}/@v/list").headers
+    stale = call(app, f"/{MODULE}/@v/list")
+    assert (stale.status, stale.body) == (200, b"v1.0.0\n")
+    assert int(stale.headers["X-Modhaven-Stale"]) < 5
+    assert stale.headers["Cache-Control"] == "public, max-age=10"
+
+
+def test_list_and_latest_are_computed_when_no_source_answers(
+    tmp_path: Path, app: App, fake: FakeUpstream
+) -> None:
+    call(app, f"/{BASE}.info")
+    fake.replies.clear()
+    fake.default = Reply(status=500)
+    for offline in (app, build(tmp_path, "off")):
+        listed, latest = call(offline, f"/{MODULE}/@v/list"), call(offline, f"/{MODULE}/@latest")
+        assert (listed.status, listed.body) == (200, b"v1.0.0\n")
+        assert (latest.status, latest.body) == (200, INFO)
+        assert "X-Modhaven-Stale" in listed.headers
+    assert call(build(tmp_path, "off"), "/example.com/none/@v/list").status == 404
+    assert call(build(tmp_path, "off"), f"/{BASE}.zip").status == 404
+
+
+def test_cached_only_asks_nobody(app: App, fake: FakeUpstream) -> None:
+    assert call(app, f"/cached-only/{BASE}.info").status == 404
+    assert call(app, f"/cached-only/{MODULE}/@v/list").status == 404
+    assert fake.counts.total() == 0
+    call(app, f"/{BASE}.info")
+    assert call(app, f"/cached-only/{BASE}.info").body == INFO
+    assert call(app, f"/cached-only/{MODULE}/@v/list").body == b"v1.0.0\n"
+    assert fake.counts.total() == 1
+
+
+def test_a_crowd_is_one_fetch(app: App, fake: FakeUpstream) -> None:
+    fake.script(f"{BASE}.zip", Reply(body=ZIP, delay_seconds=0.2))
+    with ThreadPoolExecutor(30) as pool:
+        answers = list(pool.map(lambda _: call(app, f"/{BASE}.zip"), range(30)))
+    assert {(answer.status, answer.body) for answer in answers} == {(200, ZIP)}
+    assert fake.counts[f"{BASE}.zip"] == 1
+
+
+def test_a_crowd_shares_one_failure(tmp_path: Path, fake: FakeUpstream) -> None:
+    app = build(tmp_path, fake.url)
+    fake.script(f"{BASE}.zip", Reply(status=500, delay_seconds=0.3))
+    barrier = threading.Barrier(10)
+
+    def ask(_: int) -> int:
+        barrier.wait()
+        return call(app, f"/{BASE}.zip").status
+
+    with ThreadPoolExecutor(10) as pool:
+        assert set(pool.map(ask, range(10))) == {502}
+    assert fake.counts[f"{BASE}.zip"] == 1
+
+
+class Sums(SumLookup):
+    def __init__(self, *lines: str) -> None:
+        self.lines = lines
+
+    def lookup(self, module: str, version: str) -> Sequence[str]:
+        assert (module, version) == (MODULE, VERSION)
+        if not self.lines:
+            raise UnreachableError("no database answers")
+        return self.lines
+
+
+def set_sums(app: App, *lines: str, nosumdb: str = "") -> None:
+    app._gateway._verifier = Verifier(Sums(*lines), nosumdb=nosumdb)
+
+
+GOOD_SUMS = (
+    f"{MODULE} {VERSION} {modzip.check_and_hash(io.BytesIO(ZIP), MODULE, VERSION)}",
+    f"{MODULE} {VERSION}/go.mod {modzip.hash_go_mod(MOD)}",
+)
+
+
+def test_wrong_bytes_are_quarantined_and_the_next_mirror_asked(
+    tmp_path: Path, fake: FakeUpstream, fake2: FakeUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = build(tmp_path, f"{fake.url}|{fake2.url}")
+    set_sums(app, *GOOD_SUMS)
+    for extension, evil, good in (("zip", make_zip(b"evil"), ZIP), ("mod", MOD + b"//", MOD)):
+        fake.script(f"{BASE}.{extension}", Reply(body=evil))
+        fake2.script(f"{BASE}.{extension}", Reply(body=good))
+        answer = call(app, f"/{BASE}.{extension}")
+        assert (answer.body, answer.headers["X-Modhaven-Source"]) == (good, fake2.name)
+        assert "X-Modhaven-Unverified" not in answer.headers
+    assert len(list((tmp_path / "store" / "quarantine").glob("*.reason"))) == 2
+    assert GOOD_SUMS[0].split()[2] in caplog.text
+    assert caplog.text.count("h1:") == 4
+
+
+def test_without_the_database_files_are_published_and_marked(tmp_path: Path, app: App) -> None:
+    set_sums(app)
+    for _ in range(2):
+        answer = call(app, f"/{BASE}.zip")
+        assert answer.headers["X-Modhaven-Unverified"] == "1"
+        assert "immutable" not in answer.headers["Cache-Control"]
+    assert (tmp_path / "store" / "unverified" / f"{BASE}.zip").exists()
+
+
+def test_private_modules_are_not_asked_about(app: App) -> None:
+    set_sums(app, nosumdb="example.com")
+    assert "X-Modhaven-Unverified" not in call(app, f"/{BASE}.zip").headers
+
+
+def test_checksum_database_is_mirrored(tmp_path: Path, fake: FakeUpstream) -> None:
+    name = "localhost.localdev/sumdb"
+    app = build(tmp_path, fake.url, sumdb=f"{TEST_SUMDB} {fake.url}/itself")
+    assert call(app, f"/sumdb/{name}/supported").status == 200
+    assert call(app, "/sumdb/sum.golang.org/supported").status == 404
+    assert call(app, "/sumdb/sum.golang.org/latest").status == 404
+    assert fake.counts.total() == 0
+    signature = base64.b64encode(b"x" * 68).decode()
+    head = f"go.sum database tree\n1\n{'A' * 44}\n\n— {name} {signature}\n".encode()
+    fake.script(f"sumdb/{name}/latest", Reply(body=head))
+    latest = call(app, f"/sumdb/{name}/latest")
+    assert (latest.body, latest.headers["X-Modhaven-Source"]) == (head, fake.name)
+    assert latest.headers["Cache-Control"].startswith("public, max-age=60")
+    fake.script("itself/tile/8/0/000", Reply(body=b"h" * 8192))
+    tile = call(app, f"/sumdb/{name}/tile/8/0/000")
+    assert (len(tile.body), tile.headers["X-Modhaven-Source"]) == (8192, name)
+    assert "immutable" in tile.headers["Cache-Control"]
+    fake.script(f"sumdb/{name}/tile/8/1/000", Reply(body=b"short"))
+    assert call(app, f"/sumdb/{name}/tile/8/1/000").status == 502
+
+
+def test_health_and_readiness_are_two_things(tmp_path: Path, app: App) -> None:
+    assert call(app, "/healthz").status == call(app, "/readyz").status == 200
+    (tmp_path / "drain").touch()
+    assert call(app, "/healthz").status == 200
+    assert "draining" in call(app, "/readyz").text
+    (tmp_path / "drain").unlink()
+    (tmp_path / "store" / "tmp").rmdir()
+    assert call(app, "/readyz").status == 503
+    assert call(app, f"/{BASE}.mod").status == 503
+
+
+def test_readiness_over_the_watermark(tmp_path: Path) -> None:
+    store = {"path": str(tmp_path / "store"), "min_free_bytes": 1 << 60}
+    answer = call(build(tmp_path, "off", store=store), "/readyz")
+    assert (answer.status, "min_free_bytes" in answer.text) == (503, True)
+
+
+def test_one_json_line_a_request(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    call(app, f"/{BASE}.mod", HTTP_X_REQUEST_ID="edge-12345678")
+    (line,) = capsys.readouterr().out.splitlines()
+    record = json.loads(line)
+    assert record["request_id"] == "edge-12345678"
+    assert (record["path"], record["status"], record["class"]) == (f"/{BASE}.mod", 200, "immutable")
