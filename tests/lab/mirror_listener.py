@@ -96,15 +96,21 @@ class Mirror:
         self._lock = threading.Lock()
         self._changed = threading.Condition()
 
+    def close(self) -> None:
+        """Stop listening and let go of held connections; connections being served go on."""
+        with self._lock:
+            self._close()
+        for name in self.settings.names:
+            self.faults.remove(name)
+        with self._changed:
+            self._changed.notify_all()
+
     def apply(self) -> None:
         """Open or close the listening socket as the faults demand, and wake held connections."""
         with self._lock:
             closed = self.faults.refused()
-            if closed and self._listener is not None:
-                # shutdown wakes the thread in accept(); close alone would leave the port open.
-                self._listener.shutdown(socket.SHUT_RDWR)
-                self._listener.close()
-                self._listener = None
+            if closed:
+                self._close()
             elif not closed and self._listener is None:
                 self._listener = socket.create_server(
                     self.settings.listen, backlog=512, reuse_port=False
@@ -144,6 +150,13 @@ class Mirror:
                 lambda: self.faults.snapshot().get(name, {}).get("kind") != "blackhole",
                 timeout=max(0.0, deadline - time.monotonic()),
             )
+
+    def _close(self) -> None:
+        if self._listener is not None:
+            # shutdown wakes the thread in accept(); close alone would leave the port open.
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
