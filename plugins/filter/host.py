@@ -1,10 +1,12 @@
-"""Jinja2 filters that judge a host before anything is changed on it, from what look.sh printed and from facts."""
+"""Jinja2 filters that judge a host from what look.sh printed, before anything is changed on it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 SUPPORTED = {"Debian": ("12", "13")}
 OUR_PROGRAMS = {"nginx"}
@@ -24,24 +26,25 @@ def parse_look(text: str) -> dict[str, Any]:
     return seen
 
 
-def is_bare(seen: Mapping[str, Any], groups: Sequence[str], has_vip: bool) -> bool:
-    """Whether a run in check mode would miss something that the roles of `groups` install before they use it."""
+def is_bare(seen: Mapping[str, Any], groups: Sequence[str], vip_address: str) -> bool:
+    """Whether check mode would miss what the roles of `groups` install before they use it."""
     needed = ["python_apt"]
     needed += ["modhaven_nginx"] if {"edges", "backends"} & set(groups) else []
     needed += ["modhaven_app"] if "backends" in groups else []
-    needed += ["keepalived"] if "edges" in groups and has_vip else []
+    needed += ["keepalived"] if "edges" in groups and vip_address else []
     needed += ["update_ca_certificates"] if "clients" in groups else []
     return not all(seen.get(key) for key in needed)
 
 
 def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.split("-")[0]))
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("-")[0]))
 
 
 def _listen_problems(seen: Mapping[str, Any], name: str, ports: Mapping[str, int]) -> list[str]:
     taken = dict(line.split(" ", 1) for line in seen["listen"])
     return [
-        f"Port {port} of {name} is taken by {taken[str(port)]}: stop it there, or set '{variable}' to a free port."
+        f"Port {port} of {name} is taken by {taken[str(port)]}:"
+        f" stop it there, or set '{variable}' to a free port."
         for variable, port in ports.items()
         if taken.get(str(port), "nginx") not in OUR_PROGRAMS
     ]
@@ -50,6 +53,7 @@ def _listen_problems(seen: Mapping[str, Any], name: str, ports: Mapping[str, int
 def host_problems(
     seen: Mapping[str, Any],
     name: str,
+    *,
     groups: Sequence[str],
     facts: Mapping[str, Any],
     ports: Mapping[str, int],
@@ -65,25 +69,30 @@ def host_problems(
     release = str(facts.get("distribution_major_version", ""))
     if release not in SUPPORTED.get(system, ()):
         problems.append(
-            f"{name} runs {system} {release}, and modhaven deploys on Debian 12 and 13: install one of these there."
+            f"{name} runs {system} {release}, and modhaven deploys on Debian 12 and 13:"
+            " install one of these there."
         )
     if not seen.get("systemd"):
-        problems.append(f"{name} is not run by systemd (no /run/systemd/system): use a host that systemd boots.")
+        problems.append(
+            f"{name} is not run by systemd (no /run/systemd/system): use a host that systemd boots."
+        )
     if not {"edges", "backends"} & set(groups):
         return problems
     version = str(seen.get("nginx_version", ""))
     if not version:
         problems.append(
-            f"{name} neither has nginx nor finds it in its package lists: run 'apt-get update' there and look at its sources."
+            f"{name} neither has nginx nor finds it in its package lists:"
+            " run 'apt-get update' there and look at its sources."
         )
     elif _number(version) < _number(nginx_minimum):
         problems.append(
-            f"{name} has nginx {version}, and 'preflight_nginx_minimum' asks for {nginx_minimum}: upgrade nginx there."
+            f"{name} has nginx {version}, and 'preflight_nginx_minimum' asks for {nginx_minimum}:"
+            " upgrade nginx there."
         )
     if seen["foreign"]:
         problems.append(
-            f"{name} has an nginx configuration of its own ({', '.join(seen['foreign'])}), which modhaven would replace:"
-            " move it away, or use another host."
+            f"{name} has an nginx configuration of its own ({', '.join(seen['foreign'])}),"
+            " which modhaven would replace: move it away, or use another host."
         )
     return problems + _listen_problems(seen, name, ports)
 

@@ -15,7 +15,7 @@ HostVars = Mapping[str, Mapping[str, Any]]
 
 
 def node_address(variables: Mapping[str, Any], name: str) -> str:
-    """The address other nodes reach this one at: modhaven_address, else ansible_host, else its name."""
+    """The address other nodes use: modhaven_address, else ansible_host, else the name."""
     for key in ("modhaven_address", "ansible_host"):
         value = str(variables.get(key, ""))
         if value and "{{" not in value:
@@ -33,7 +33,8 @@ def _is_true(value: object) -> bool:
 
 def _group_problems(groups: Mapping[str, list[str]]) -> list[str]:
     return [
-        f"The group '{group}' has no host: add at least one host line under '{group}' in the inventory."
+        f"The group '{group}' has no host:"
+        f" add at least one host line under '{group}' in the inventory."
         for group in ("edges", "backends")
         if not groups.get(group)
     ]
@@ -41,19 +42,22 @@ def _group_problems(groups: Mapping[str, list[str]]) -> list[str]:
 
 def _name_problems(nodes: list[str], hostvars: HostVars) -> list[str]:
     problems = [
-        f"The inventory name '{name}' is not a host name (letters, digits and hyphens): rename that host line."
+        f"The inventory name '{name}' is not a host name (letters, digits and hyphens):"
+        " rename that host line."
         for name in nodes
         if not HOST_NAME.fullmatch(name)
     ]
     problems += [
-        f"Two hosts are called '{double}' when upper and lower case are the same: rename one host line."
+        f"Two hosts are called '{double}' when upper and lower case are the same:"
+        " rename one host line."
         for double in _doubles([name.lower() for name in nodes])
     ]
     addresses = {name: node_address(hostvars[name], name) for name in nodes}
     for double in _doubles(list(addresses.values())):
         owners = " and ".join(name for name in nodes if addresses[name] == double)
         problems.append(
-            f"{owners} have the same address {double}: give each its own 'ansible_host' (or 'modhaven_address')."
+            f"{owners} have the same address {double}:"
+            " give each its own 'ansible_host' (or 'modhaven_address')."
         )
     return problems
 
@@ -63,7 +67,9 @@ def _backend_problems(backends: list[str], hostvars: HostVars) -> list[str]:
     for name in backends:
         weight = hostvars[name].get("backend_weight", 1)
         if not str(weight).isdigit() or not 1 <= int(weight) <= 1000:
-            problems.append(f"'backend_weight' of {name} is {weight!r}: give a whole number from 1 to 1000.")
+            problems.append(
+                f"'backend_weight' of {name} is {weight!r}: give a whole number from 1 to 1000."
+            )
     if backends and all(_is_true(hostvars[name].get("backend_backup", False)) for name in backends):
         problems.append(
             "Every backend has 'backend_backup: true': at least one backend must not be a backup."
@@ -74,7 +80,8 @@ def _backend_problems(backends: list[str], hostvars: HostVars) -> list[str]:
 def _vip_problems(edges: list[str], hostvars: HostVars, addresses: list[str]) -> list[str]:
     vips = {str(hostvars[name].get("vip_address", "") or "") for name in edges}
     if len(vips) > 1:
-        return [f"'vip_address' differs between the edges ({', '.join(sorted(vips))}): give all the same."]
+        differing = ", ".join(sorted(vips))
+        return [f"'vip_address' differs between the edges ({differing}): give all the same."]
     vip = vips.pop() if vips else ""
     if not vip:
         return []
@@ -82,7 +89,9 @@ def _vip_problems(edges: list[str], hostvars: HostVars, addresses: list[str]) ->
     try:
         network = ipaddress.ip_network(f"{vip}/{prefix}", strict=False)
     except ValueError:
-        return [f"'vip_address' {vip!r} with 'vip_prefix_length' {prefix!r} is not an address in a network."]
+        return [
+            f"'vip_address' {vip!r} with 'vip_prefix_length' {prefix!r} is no address in a network."
+        ]
     if vip in addresses:
         return [f"'vip_address' {vip} is already the address of a host: choose a free address."]
     problems = []
@@ -91,7 +100,10 @@ def _vip_problems(edges: list[str], hostvars: HostVars, addresses: list[str]) ->
         try:
             inside = ipaddress.ip_address(address) in network
         except ValueError:
-            problems.append(f"{name} needs its IP address in 'modhaven_address': VRRP peers have no use for {address!r}.")
+            problems.append(
+                f"{name} needs its IP address in 'modhaven_address':"
+                f" VRRP peers have no use for {address!r}."
+            )
             continue
         if not inside:
             problems.append(
@@ -106,7 +118,9 @@ def inventory_problems(groups: Mapping[str, list[str]], hostvars: HostVars) -> l
 
     `groups` and `hostvars` are Ansible's variables of those names.
     """
-    members = [list(groups.get(group, [])) for group in ("edges", "backends", "clients", "monitors")]
+    members = [
+        list(groups.get(group, [])) for group in ("edges", "backends", "clients", "monitors")
+    ]
     nodes = list(dict.fromkeys(name for group in members for name in group))
     addresses = [node_address(hostvars[name], name) for name in nodes]
     edges, backends = members[0], members[1]

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: a certificate authority in a directory of the controller, and one certificate a host."""
+"""Ansible module: a certificate authority on the controller, and one certificate a host."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ module: host_certificates
 short_description: Keep a certificate authority and one certificate for each host on the controller
 description:
   - Creates C(ca.key) and C(ca.crt) in I(directory) when there are none, and never replaces them.
-  - Issues C(hosts/NAME.key) and C(hosts/NAME.crt) (EC P-256, for TLS servers and clients) where there is none, where its
-    names differ from those asked for, where it does not chain to the authority, or where it ends within I(renew_days).
+  - Issues C(hosts/NAME.key) and C(hosts/NAME.crt) (EC P-256, for TLS servers and clients) where
+    there is none, where its names differ from those asked for, where it does not chain to the
+    authority, or where it ends within I(renew_days).
   - Files are renamed into place, so that a run cut short leaves a whole certificate or the old one.
 options:
   directory: {description: Directory of the authority., type: path, required: true}
   authority: {description: Common name of a new authority., type: str, default: modhaven}
-  hosts: {description: Host name to its list of DNS names and IP addresses., type: dict, required: true}
+  hosts:
+    description: Host name to its list of DNS names and IP addresses.
+    type: dict
+    required: true
   days: {description: Days for which a new host certificate is valid., type: int, default: 397}
-  renew_days: {description: Days before its end from which a certificate is replaced., type: int, default: 30}
+  renew_days:
+    description: Days before its end from which a certificate is replaced.
+    type: int
+    default: 30
   ca_days: {description: Days for which a new authority is valid., type: int, default: 3650}
 """
 
@@ -56,9 +63,13 @@ class OpenSSLError(Exception):
 
 def openssl(*arguments: str) -> str:
     try:
-        result = subprocess.run(("openssl", *arguments), capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            ("openssl", *arguments), capture_output=True, text=True, check=False
+        )
     except FileNotFoundError as error:
-        raise OpenSSLError("the openssl command is missing on the controller: install openssl") from error
+        raise OpenSSLError(
+            "the openssl command is missing on the controller: install openssl"
+        ) from error
     if result.returncode != 0:
         raise OpenSSLError(f"openssl {arguments[0]} failed: {result.stderr.strip()}")
     return result.stdout
@@ -73,7 +84,7 @@ def succeeds(*arguments: str) -> bool:
 
 
 def alternative_name(name: str) -> str:
-    """One entry of subjectAltName: an IP address as IP, everything else as DNS (RFC 5280, 4.2.1.6)."""
+    """One entry of subjectAltName: addresses as IP, the rest as DNS (RFC 5280, 4.2.1.6)."""
     try:
         return f"IP:{ipaddress.ip_address(name)}"
     except ValueError:
@@ -98,11 +109,16 @@ class Authority:
             openssl(
                 *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
                 *("-keyout", key, "-out", certificate, "-days", str(days)),
-                *("-subj", f"/CN={name} authority", "-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+                *(
+                    "-subj",
+                    f"/CN={name} authority",
+                    "-addext",
+                    "keyUsage=critical,keyCertSign,cRLSign",
+                ),
             )
             # The key last: an authority exists when both do.
-            os.replace(certificate, self.certificate)
-            os.replace(key, self.key)
+            Path(certificate).replace(self.certificate)
+            Path(key).replace(self.key)
 
     def paths(self, host: str) -> tuple[Path, Path, Path]:
         return tuple(self.hosts / f"{host}.{kind}" for kind in ("key", "crt", "names"))  # type: ignore[return-value]
@@ -112,7 +128,9 @@ class Authority:
         return (
             all(path.exists() for path in (key, certificate, recorded))
             and recorded.read_text().split() == names
-            and succeeds("x509", "-in", str(certificate), "-noout", "-checkend", str(renew_days * 86400))
+            and succeeds(
+                "x509", "-in", str(certificate), "-noout", "-checkend", str(renew_days * 86400)
+            )
             and succeeds("verify", "-CAfile", str(self.certificate), str(certificate))
         )
 
@@ -128,14 +146,33 @@ class Authority:
                 *("-keyout", key, "-out", request, "-subj", f"/CN={host[:64]}"),
             )
             openssl(
-                *("x509", "-req", "-in", request, "-CA", str(self.certificate), "-CAkey", str(self.key)),
-                *("-CAcreateserial", "-days", str(days), "-extfile", str(extensions), "-out", certificate),
+                *(
+                    "x509",
+                    "-req",
+                    "-in",
+                    request,
+                    "-CA",
+                    str(self.certificate),
+                    "-CAkey",
+                    str(self.key),
+                ),
+                *(
+                    "-CAcreateserial",
+                    "-days",
+                    str(days),
+                    "-extfile",
+                    str(extensions),
+                    "-out",
+                    certificate,
+                ),
             )
             recorded = Path(scratch, "names")
             recorded.write_text("\n".join(names) + "\n")
             # The record of names last: without it the pair counts as missing and is issued again.
-            for source, target in zip((key, certificate, recorded), self.paths(host), strict=True):
-                os.replace(source, target)
+            for source, target in zip(
+                (Path(key), Path(certificate), recorded), self.paths(host), strict=True
+            ):
+                source.replace(target)
 
 
 def main() -> None:

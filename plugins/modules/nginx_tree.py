@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import time
@@ -16,17 +15,23 @@ DOCUMENTATION = r"""
 module: nginx_tree
 short_description: Publish one role's part of the nginx configuration, all of it or none of it
 description:
-  - Writes the files of one owner into a new release directory beside the files of the other owners,
-    runs C(nginx -t) on that whole release, swaps it in by renaming one symbolic link and reloads nginx.
+  - Writes the files of one owner into a new release directory beside the files of the other
+    owners, runs C(nginx -t) on that whole release, swaps it in by renaming one symbolic link and
+    reloads nginx.
   - Files the owner had before and does not name any more are gone in the new release.
-  - When the check or the reload fails, the release that was live before stays live, on disk as well.
+  - When the check or the reload fails, the release that was live before stays live, on disk too.
   - All includes below I(root) are relative, so a release can be checked where it lies.
 options:
   root: {description: nginx's configuration directory., type: path, default: /etc/nginx}
-  owner: {description: Subdirectory of modhaven/ whose files this call owns., type: str, required: true}
+  owner:
+    description: Subdirectory of modhaven/ whose files this call owns.
+    type: str
+    required: true
   files: {description: File name to content., type: dict, required: true}
   reload_timeout_seconds:
-    {description: How long the new workers may take to appear after a reload., type: float, default: 10}
+    description: Seconds within which new workers must appear after a reload.
+    type: float
+    default: 10
 """
 
 EXAMPLES = r"""
@@ -42,7 +47,10 @@ release: {description: Name of the live release., type: str, returned: success}
 reloaded: {description: Whether nginx was reloaded., type: bool, returned: success}
 """
 
-ENTRY = "# Rendered by modhaven; the whole configuration is below modhaven/.\ninclude modhaven/main/*.conf;\n"
+ENTRY = """\
+# Rendered by modhaven; the whole configuration is below modhaven/.
+include modhaven/main/*.conf;
+"""
 RELEASES_KEPT = 3
 
 Files = dict[str, str]
@@ -91,12 +99,21 @@ class Nginx:
             raise PublishError(f"nginx -t refused the new configuration: {result.stderr.strip()}")
 
     def workers(self) -> set[str]:
-        main = run("systemctl", "show", "--property=MainPID", "--value", "nginx.service").stdout.strip()
+        main = run(
+            "systemctl", "show", "--property=MainPID", "--value", "nginx.service"
+        ).stdout.strip()
         children = Path(f"/proc/{main}/task/{main}/children")
-        return set(children.read_text().split()) if main not in ("", "0") and children.exists() else set()
+        return (
+            set(children.read_text().split())
+            if main not in ("", "0") and children.exists()
+            else set()
+        )
 
     def reload(self, timeout_seconds: float) -> None:
-        """Reload and wait for a new worker: a reload that cannot be applied keeps the old ones and says nothing."""
+        """Reload and wait for a new worker.
+
+        A reload that nginx cannot apply keeps the old workers and exits with status 0.
+        """
         before = self.workers()
         result = run("systemctl", "reload", "nginx.service")
         if result.returncode != 0:
@@ -143,14 +160,19 @@ class Tree:
         fresh.replace(self.entry)
 
     def prune(self) -> None:
-        """Keep the newest releases: the live one is always among them, because it was just written."""
-        by_age = sorted(self.releases.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        """Keep the newest releases; the live one was just written and is the newest of all."""
+        by_age = sorted(
+            self.releases.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True
+        )
         for old in by_age[RELEASES_KEPT:]:
             shutil.rmtree(old)
 
     def publish(self, name: str, tree: Files, nginx: Nginx, timeout_seconds: float) -> bool:
-        """Check, swap, reload; returns whether nginx was reloaded. Raises PublishError with all put back."""
-        old_target = os.readlink(self.live) if self.live.is_symlink() else None
+        """Check, swap, reload; return whether nginx was reloaded.
+
+        Raises PublishError with everything put back.
+        """
+        old_target = str(self.live.readlink()) if self.live.is_symlink() else None
         old_entry = self.entry.read_text() if self.entry.exists() else None
         release = self.releases / name
         if old_target != f"modhaven.releases/{name}/modhaven":
@@ -202,7 +224,7 @@ def main() -> None:
     before = read_tree(tree.live)
     after = replace_owner(before, module.params["owner"], module.params["files"])
     name = release_name(after)
-    # Compared with what nginx was last told to load, so that a run cut short is completed by the next.
+    # Compared with what nginx was last told to load: a run cut short is completed by the next.
     loaded = tree.loaded.read_text().strip() if tree.loaded.exists() else None
     entry_is_ours = tree.entry.exists() and tree.entry.read_text() == ENTRY
     changed = before != after or loaded != name or not entry_is_ours

@@ -1,0 +1,59 @@
+# modhaven: `make up` brings the lab up and deploys onto it, `make test` proves it, `make down` removes it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export MODHAVEN_INVENTORY ?= inventories/lab
+
+SHELL_SCRIPTS = .ci/run $(shell git ls-files '*.sh')
+PYTHON_SOURCES = app plugins tests
+
+.PHONY: help
+help: ## List what there is to do
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: prerequisites
+prerequisites:
+	@tests/lab/prerequisites.sh
+
+.venv/installed: requirements/dev.txt | prerequisites
+	@echo "==> Installing Ansible, the linters and the go command into .venv (pinned, hashed)"
+	@/usr/bin/python3 -m venv --clear .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+.PHONY: up
+up: prerequisites .venv/installed ## Bring up the lab, deploy with site.yml, show a real download through it
+	@tests/lab/up.sh
+
+.PHONY: down
+down: ## Remove every trace of the lab
+	@tests/lab/down.sh
+
+.PHONY: test
+test: lint unit integration up e2e ## Lint, unit, integration, then end-to-end tests against the lab
+
+.PHONY: lint
+lint: .venv/installed ## ruff, mypy, ansible-lint, yamllint, shellcheck, gixy and nginx -t
+	ruff check $(PYTHON_SOURCES)
+	ruff format --check $(PYTHON_SOURCES)
+	mypy
+	yamllint --strict .
+	shellcheck $(SHELL_SCRIPTS)
+	ansible-lint --offline --profile production
+	tests/lint/nginx.sh
+
+.PHONY: unit
+unit: .venv/installed ## Unit tests
+	pytest tests/unit
+
+.PHONY: integration
+integration: .venv/installed ## Tests against real processes on loopback
+	pytest tests/integration
+
+.PHONY: e2e
+e2e: .venv/installed ## Tests against the lab that `make up` made: these kill things, and put them back
+	pytest tests/e2e
+
+.PHONY: requirements
+requirements: ## Pin the newest versions that requirements/*.in allow, with hashes
+	@requirements/compile.sh
