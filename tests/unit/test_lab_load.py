@@ -1,0 +1,110 @@
+"""The lab's load generator against a real server on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.lab.load import Load, Outcome, Plan, look_up, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BODY = b"module m\n"
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+class Server(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path == "/cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(BODY)
+            self.close_connection = True
+            return
+        body = BODY if self.path == "/good" else b"module n\n"
+        self.send_response(503 if self.path == "/busy" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Modhaven-Cache", "HIT")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def base() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def run(base: str, *paths: str, **options: object) -> dict[str, Any]:
+    targets = [{"url": base + path, "sha256": SHA256} for path in paths]
+    plan = {"targets": targets, "rate": 40, "seconds": 0.5, "timeout_seconds": 2, **options}
+    return Load(Plan.from_json(plan)).run()
+
+
+@pytest.mark.parametrize("keep_alive", [False, True])
+def test_every_good_answer_counts(base: str, *, keep_alive: bool) -> None:
+    result = run(base, "/good", keep_alive=keep_alive)
+    assert (result["sent"], result["ok"], result["failed"]) == (20, 20, 0)
+    assert result["cache"] == {"HIT": 20}
+    assert 0 < result["p50_ms"] <= result["p99_ms"] <= result["max_ms"]
+    assert result["longest_gap_seconds"] < 0.4
+
+
+def test_wrong_bytes_statuses_and_cut_bodies_are_failures(base: str) -> None:
+    result = run(base, "/good", "/other", "/busy", "/cut")
+    assert (result["ok"], result["failed"], result["wrong_bytes"]) == (5, 15, 5)
+    assert set(result["errors"]) == {
+        "ValueError: wrong bytes",
+        "ValueError: status 503",
+        "ConnectionError: body cut at 9 of 100 octets",
+    }
+
+
+def test_a_refused_connection_is_a_failure(base: str) -> None:
+    del base
+    result = run("http://127.0.0.1:9", "/good")
+    assert (result["ok"], result["failed"]) == (0, 20)
+    assert result["p50_ms"] is None
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1/x", "http://10.0.4.1/", "ftp://127.0.0.1/"])
+def test_targets_outside_the_lab_are_refused(url: str) -> None:
+    plan = Plan(targets=((url, SHA256),), rate=1, seconds=1)
+    with pytest.raises(ValueError, match=r"neither the lab|no http"):
+        look_up(plan)
+
+
+@pytest.mark.parametrize(
+    "options", [{"rate": 501}, {"seconds": 601}, {"rate": 500, "seconds": 600}, {"targets": []}]
+)
+def test_a_plan_without_bounds_is_refused(options: dict[str, Any]) -> None:
+    plan = {"targets": [{"url": "http://127.0.0.1/", "sha256": SHA256}], "rate": 1, "seconds": 1}
+    with pytest.raises(ValueError, match=r"rate|targets"):
+        Plan.from_json({**plan, **options})
+
+
+def test_the_gap_counts_the_beginning_the_middle_and_the_end() -> None:
+    def gap(*ended: float) -> float:
+        good = [Outcome(due=at, ended=at, url="") for at in ended]
+        last = Outcome(due=10.0, ended=10.0, url="", error="refused")
+        result = summary([*good, last], 10, 0.0, 10.0)
+        return float(result["longest_gap_seconds"])
+
+    assert gap(1, 2, 6, 7, 9.5) == 4
+    assert gap(5, 6, 9) == 5
+    assert gap(1, 2, 3) == 7
