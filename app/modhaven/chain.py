@@ -55,10 +55,9 @@ class ChainError(Exception):
 class Chain:
     """The upstreams in order."""
 
-    def __init__(self, upstreams: Sequence[Upstream], *, always_fall_through: bool = False) -> None:
-        """Take the upstreams as configured; ``always_fall_through`` reads a comma as a pipe."""
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        """Take the upstreams as configured."""
         self._upstreams = list(upstreams)
-        self._always_fall_through = always_fall_through
 
     def walk(self, use: Callable[[Upstream], T]) -> tuple[T, str]:
         """Return the first success of ``use`` and the upstream's name.
@@ -82,26 +81,23 @@ class Chain:
                     Attempt(upstream="off", outcome="off", milliseconds=0, not_found=True)
                 )
                 break
-            falls_through = upstream.falls_through or self._always_fall_through
             if upstream.breaker.is_open and not ignore_breakers:
-                probe_if_due(upstream)
-                attempts.append(_skipped(upstream))
-                if not falls_through and position < len(self._upstreams):
+                attempts.append(skip(upstream))
+                if not upstream.falls_through and position < len(self._upstreams):
                     # Nothing behind the comma may stand in for it: the answer is unknown.
                     raise ChainError(attempts, cut_short=True)
                 continue
-            start = time.monotonic()
             try:
-                return try_upstream(upstream, use), upstream.name
+                return ask(upstream, use, attempts), upstream.name
             except AttemptError as error:
-                attempts.append(_failed(upstream, error, start))
-                if not error.not_found and not falls_through:
+                if not error.not_found and not upstream.falls_through:
                     break
         raise ChainError(attempts)
 
 
-def try_upstream(upstream: Upstream, use: Callable[[Upstream], T]) -> T:
-    """Return ``use(upstream)`` and tell the upstream's breaker how it went."""
+def ask(upstream: Upstream, use: Callable[[Upstream], T], attempts: list[Attempt]) -> T:
+    """Return ``use(upstream)``; its breaker and ``attempts`` learn of a failure. AttemptError."""
+    start = time.monotonic()
     try:
         result = use(upstream)
     except AttemptError as error:
@@ -109,14 +105,30 @@ def try_upstream(upstream: Upstream, use: Callable[[Upstream], T]) -> T:
             upstream.breaker.succeeded()
         else:
             upstream.breaker.failed(timed_out=error.timed_out)
-            probe_if_due(upstream)
+            _probe_if_due(upstream)
+        attempts.append(
+            Attempt(
+                upstream=upstream.name,
+                outcome=str(error),
+                milliseconds=round((time.monotonic() - start) * 1000),
+                not_found=error.not_found,
+                timed_out=error.timed_out,
+            )
+        )
         raise
     upstream.breaker.succeeded()
     return result
 
 
-def probe_if_due(upstream: Upstream) -> None:
-    """Start a probe in the background when the breaker's pause is over."""
+def skip(upstream: Upstream) -> Attempt:
+    """Return the record of an upstream left out; it is probed when its pause is over."""
+    _probe_if_due(upstream)
+    return Attempt(
+        upstream=upstream.name, outcome="skipped, it failed just now", milliseconds=0, skipped=True
+    )
+
+
+def _probe_if_due(upstream: Upstream) -> None:
     if upstream.breaker.claim_probe():
         threading.Thread(target=_probe, args=(upstream,), daemon=True).start()
 
@@ -125,19 +137,3 @@ def _probe(upstream: Upstream) -> None:
     if upstream.probe():
         upstream.breaker.succeeded()
         log.info("upstream %s answers again", upstream.name)
-
-
-def _skipped(upstream: Upstream) -> Attempt:
-    return Attempt(
-        upstream=upstream.name, outcome="skipped, it failed just now", milliseconds=0, skipped=True
-    )
-
-
-def _failed(upstream: Upstream, error: AttemptError, start: float) -> Attempt:
-    return Attempt(
-        upstream=upstream.name,
-        outcome=str(error),
-        milliseconds=round((time.monotonic() - start) * 1000),
-        not_found=error.not_found,
-        timed_out=error.timed_out,
-    )

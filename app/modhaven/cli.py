@@ -60,8 +60,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    loaded = config.load(options.config) if options.config else config.Config()
-    loaded = _with_flags(loaded, options)
+    def load() -> config.Config:
+        return _with_flags(
+            config.load(options.config) if options.config else config.Config(), options
+        )
+
+    loaded = load()
     if not loaded.ca_file.is_file():
         raise config.ConfigError(
             f"ca_file {loaded.ca_file} does not exist; install ca-certificates or name another file"
@@ -73,7 +77,7 @@ def _serve(options: argparse.Namespace) -> None:
     DiskStore(loaded.store.path, min_free_bytes=loaded.store.min_free_bytes)
     if options.config is None:
         _print_line_to_set(loaded)
-    serve.run(loaded)
+    serve.run(load)
 
 
 def _with_flags(loaded: config.Config, options: argparse.Namespace) -> config.Config:

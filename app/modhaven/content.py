@@ -1,13 +1,11 @@
 """Is a small answer what was asked for? A login page with status 200 is a mirror's failure.
 
-Sources: cmd/go/internal/modfetch (proxyRepo) for lists and .info, golang.org/x/mod/sumdb for the
-checksum database.
+Source: cmd/go/internal/modfetch (proxyRepo).
 """
 
 from __future__ import annotations
 
 import json
-import re
 
 from modhaven import semver
 from modhaven.protocol import Kind, Request
@@ -20,14 +18,7 @@ LIMITS = {
     Kind.QUERY: 1 << 20,
     Kind.LATEST: 1 << 20,
     Kind.LIST: 16 << 20,
-    Kind.SUMDB_LATEST: 1 << 16,
-    Kind.SUMDB_LOOKUP: 1 << 20,
-    Kind.SUMDB_TILE: 16 << 20,
 }
-# A record number, go.sum lines, a blank line, the signed tree head (sumdb.Server, lookup).
-_RECORD = re.compile(rb"[0-9]+\n(?:[^\n ]+ [^\n ]+ h1:[^\n ]+\n)+\ngo\.sum database tree\n")
-_HASH_BYTES = 32
-_FULL_TILE = 256
 
 
 class RejectedError(ValueError):
@@ -43,12 +34,6 @@ def check(request: Request, body: bytes) -> None:
             raise RejectedError("gave .info without a canonical version")
         case Kind.LIST:
             _check_list(body)
-        case Kind.SUMDB_LATEST if not body.startswith(b"go.sum database tree\n"):
-            raise RejectedError("gave no signed tree head")
-        case Kind.SUMDB_LOOKUP if not _RECORD.match(body):
-            raise RejectedError("gave no record of the checksum database")
-        case Kind.SUMDB_TILE:
-            _check_tile(request.path, body)
         case _:
             pass
 
@@ -70,14 +55,3 @@ def _check_list(body: bytes) -> None:
     firsts = [fields[0] for line in lines if (fields := line.split())]
     if firsts and not any(semver.is_valid(first) for first in firsts):
         raise RejectedError("gave a list without a single version")
-
-
-def _check_tile(path: str, body: bytes) -> None:
-    if "/tile/8/data/" in path:
-        if not body:
-            raise RejectedError("gave an empty tile")
-        return
-    _, partial, width = path.rpartition(".p/")
-    hashes = int(width) if partial else _FULL_TILE
-    if len(body) != hashes * _HASH_BYTES:
-        raise RejectedError(f"gave a tile of {len(body)} bytes, not {hashes} hashes")

@@ -12,21 +12,23 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modhaven import content, semver
+from modhaven import content, semver, sumdb
 from modhaven.chain import Chain, ChainError
+from modhaven.databases import asking
 from modhaven.flight import Flights
 from modhaven.modpath import escape_version
 from modhaven.protocol import Class, Kind, Request
 from modhaven.recent import Recent
 from modhaven.store.base import LockTimeoutError, Mutable, Stored, StoreError
 from modhaven.upstream import AttemptError, Deadline
-from modhaven.verify import MismatchError, Verdict
+from modhaven.verify import MismatchError, StoppedError, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from modhaven.chain import Attempt
     from modhaven.config import Freshness
+    from modhaven.databases import Database
     from modhaven.store.base import Store
     from modhaven.upstream import Upstream
     from modhaven.verify import Verifier
@@ -85,11 +87,11 @@ class Gateway:
         *,
         store: Store,
         modules: Chain,
-        databases: Mapping[str, Chain],
+        databases: Mapping[str, Database],
         verifier: Verifier,
         freshness: Freshness,
     ) -> None:
-        """Join the parts; ``databases`` has a chain for each checksum database's name."""
+        """Join the parts; ``databases`` has the checksum databases by name."""
         self._store = store
         self._modules = modules
         self._databases = databases
@@ -124,7 +126,8 @@ class Gateway:
             return _from_store(stored)
         if request.cached_only:
             raise NotFoundError(f"{request.path} is not in the store", [])
-        return self._fly(request, deadline, self._fetch_immutable)
+        fetch = self._ask_database if request.sumdb else self._fetch_immutable
+        return self._fly(request, deadline, fetch)
 
     def _fetch_immutable(self, request: Request, deadline: Deadline) -> Found:
         with self._store.lock(request.path, wait_seconds=deadline.left):
@@ -135,7 +138,8 @@ class Gateway:
             def use(upstream: Upstream) -> Stored:
                 return self._fetch_and_publish(upstream, request, deadline)
 
-            fetched, source = self._chain(request).walk(use)
+            with asking(deadline):
+                fetched, source = self._modules.walk(use)
         return Found(source=source, stored=fetched, unverified=fetched.unverified)
 
     def _fetch_and_publish(
@@ -143,7 +147,7 @@ class Gateway:
     ) -> Stored:
         with self._store.stage(request.path) as staged:
             upstream.fetch(
-                _path_at(upstream, request),
+                request.path,
                 staged.file,
                 limit=content.LIMITS[request.kind],
                 deadline=deadline,
@@ -183,20 +187,42 @@ class Gateway:
             return found
 
     def _fetch_mutable(self, request: Request, deadline: Deadline) -> Found:
+        if request.sumdb:
+            found = self._ask_database(request, deadline)
+            self._keep(request, found)
+            return found
+
         def use(upstream: Upstream) -> bytes:
             sink = io.BytesIO()
             limit = content.LIMITS[request.kind]
-            upstream.fetch(_path_at(upstream, request), sink, limit=limit, deadline=deadline)
+            upstream.fetch(request.path, sink, limit=limit, deadline=deadline)
             _check(request, sink.getvalue())
             return sink.getvalue()
 
-        body, source = self._chain(request).walk(use)
+        body, source = self._modules.walk(use)
+        found = Found(source=source, body=body)
+        self._keep(request, found)
+        return found
+
+    def _keep(self, request: Request, found: Found) -> None:
         try:
-            self._store.put_mutable(request.path, body, source)
+            self._store.put_mutable(request.path, found.body, found.source)
         except StoreError as error:
             # The answer is good without being kept; readiness reports the store.
             log.warning("%s is not kept: %s", request.path, error)
-        return Found(source=source, body=body)
+
+    def _ask_database(self, request: Request, deadline: Deadline) -> Found:
+        """Return a proven answer; the database's client keeps lookups and tiles in the store."""
+        with asking(deadline) as asked:
+            try:
+                body = self._databases[request.sumdb].answer(request)
+            except (sumdb.NotFound, sumdb.Skipped, ValueError) as error:
+                raise NotFoundError(f"{request.path}: {error}", asked.attempts) from None
+            except sumdb.SumdbError as error:
+                timed_out = any(attempt.timed_out for attempt in asked.attempts)
+                message = f"{request.path}: {error}"
+                raise UnavailableError(message, asked.attempts, timed_out=timed_out) from None
+        return Found(source=asked.sources[-1] if asked.sources else FROM_STORE, body=body)
 
     def _stale(self, request: Request, known: Mutable | None) -> Found | None:
         """Return what can be said without any upstream, labelled with its age."""
@@ -243,6 +269,8 @@ class Gateway:
                 error.attempts,
                 timed_out=error.timed_out,
             ) from None
+        except StoppedError as error:
+            raise UnavailableError(str(error), []) from None
         except (LockTimeoutError, TimeoutError):
             raise UnavailableError(
                 f"{request.path}: another request has been fetching it for too long",
@@ -250,19 +278,9 @@ class Gateway:
                 timed_out=True,
             ) from None
 
-    def _chain(self, request: Request) -> Chain:
-        return self._databases[request.sumdb] if request.sumdb else self._modules
-
 
 def _from_store(stored: Stored) -> Found:
     return Found(source=FROM_STORE, stored=stored, unverified=stored.unverified)
-
-
-def _path_at(upstream: Upstream, request: Request) -> str:
-    """Return what to ask ``upstream`` for: a database itself has no ``sumdb/<name>/`` prefix."""
-    if upstream.is_database:
-        return request.path.removeprefix(f"sumdb/{request.sumdb}/")
-    return request.path
 
 
 def _check(request: Request, body: bytes) -> None:

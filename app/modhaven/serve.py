@@ -13,6 +13,8 @@ from gunicorn.app.base import BaseApplication
 
 from modhaven.chain import Chain
 from modhaven.chain_spec import UpstreamSpec
+from modhaven.config import ConfigError
+from modhaven.databases import Database
 from modhaven.gateway import Gateway
 from modhaven.store.disk import DiskStore
 from modhaven.upstream import Upstream, make_session
@@ -20,7 +22,11 @@ from modhaven.verify import Verifier
 from modhaven.wsgi import App
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modhaven.config import Config, SumDB
+
+log = logging.getLogger(__name__)
 
 # A worker whose main loop is silent this long is replaced; requests run in threads beside it.
 _WORKER_SILENCE_SECONDS = 60
@@ -32,31 +38,39 @@ def build(config: Config) -> App:
     """Join the parts for one worker process; StoreError when the store cannot be opened."""
     session = make_session(ca_file=config.ca_file, pool_size=config.threads)
 
-    def upstream(spec: UpstreamSpec, *, is_database: bool = False) -> Upstream:
+    def upstream(spec: UpstreamSpec) -> Upstream:
         return Upstream(
             spec,
             session=session,
             timeouts=config.upstream_timeouts,
             retries=config.upstream_retries,
             breaker=config.breaker,
-            is_database=is_database,
         )
 
     sources = [upstream(spec) for spec in config.upstreams]
     mirrors = [source for source in sources if not source.is_off]
-
-    def database_chain(database: SumDB) -> Chain:
-        spec = UpstreamSpec(name=database.name, url=database.url, falls_through=True)
-        # Records prove themselves: any mirror will do, and the database itself comes last.
-        own = [upstream(spec, is_database=True)] if mirrors else []
-        return Chain([*mirrors, *own], always_fall_through=True)
-
     store = DiskStore(config.store.path, min_free_bytes=config.store.min_free_bytes)
+
+    def database(spec: SumDB) -> Database:
+        itself = UpstreamSpec(name=spec.name, url=spec.url, falls_through=True)
+        return Database(
+            name=spec.name,
+            key=spec.key,
+            mirrors=mirrors,
+            # With upstreams off, nobody outside is asked anything.
+            itself=upstream(itself) if mirrors else None,
+            folder=store.folder(f"sumdb/{spec.name}"),
+            nosumdb=config.nosumdb,
+        )
+
+    databases = {spec.name: database(spec) for spec in config.sumdb}
+    # Like the go command's GOSUMDB, one database verifies: the first. Others are mirrored.
+    first = next(iter(databases.values()), None)
     gateway = Gateway(
         store=store,
         modules=Chain(sources),
-        databases={database.name: database_chain(database) for database in config.sumdb},
-        verifier=Verifier(None, nosumdb=config.nosumdb),
+        databases=databases,
+        verifier=Verifier(first.client if first else None, nosumdb=config.nosumdb),
         freshness=config.freshness,
     )
     return App(config=config, gateway=gateway, store=store)
@@ -65,13 +79,18 @@ def build(config: Config) -> App:
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
     """gunicorn with threads, configured by us alone."""
 
-    def __init__(self, config: Config) -> None:
-        """Take the configuration; ``run()`` serves until a signal ends it."""
-        self._modhaven = config
+    def __init__(self, load: Callable[[], Config]) -> None:
+        """Take what reads the configuration, now and at each SIGHUP."""
+        self._load = load
+        self._modhaven = load()
         super().__init__()
 
     def load_config(self) -> None:
-        """Set what gunicorn reads (gunicorn's hook)."""
+        """Set what gunicorn reads (gunicorn's hook, at the start and at SIGHUP)."""
+        try:
+            self._modhaven = self._load()
+        except ConfigError as error:
+            log.error("the configuration stays as it was: %s", error)  # noqa: TRY400 - a sentence
         config = self._modhaven
         settings = {
             "bind": [config.listen],
@@ -94,9 +113,12 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         return build(self._modhaven)
 
 
-def run(config: Config) -> None:
-    """Serve until SIGTERM; requests under way may finish within graceful_timeout_seconds."""
+def run(load: Callable[[], Config]) -> None:
+    """Serve until SIGTERM; requests under way may finish within graceful_timeout_seconds.
+
+    ``load`` reads the configuration, again at SIGHUP. Raises ConfigError the first time.
+    """
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )
-    Server(config).run()
+    Server(load).run()

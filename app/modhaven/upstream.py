@@ -101,14 +101,12 @@ class Upstream:
         timeouts: Timeouts,
         retries: int,
         breaker: BreakerConfig,
-        is_database: bool = False,
     ) -> None:
-        """Bind a source to the worker's session; ``is_database``: a checksum database itself."""
+        """Bind a source to the worker's session and its bounds."""
         self.name = spec.name
         self.url = spec.url
         self.falls_through = spec.falls_through
         self.is_off = spec.is_off
-        self.is_database = is_database
         self.breaker = Breaker(failures=breaker.failures, open_seconds=breaker.open_seconds)
         self._session = session
         self._timeouts = timeouts

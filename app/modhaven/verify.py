@@ -6,11 +6,10 @@ import enum
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from modhaven import modpath, modzip
+from modhaven import modpath, modzip, sumdb
 from modhaven.protocol import Kind, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import BinaryIO
 
 log = logging.getLogger(__name__)
@@ -28,15 +27,15 @@ class MismatchError(Exception):
     """The bytes are not those of the module version; the text gives both hashes or the rule."""
 
 
-class UnreachableError(Exception):
-    """No checksum database could be asked, or its answer proved nothing."""
+class StoppedError(Exception):
+    """A checksum database has signed two histories: nothing new is published."""
 
 
 class SumLookup(Protocol):
-    """What go.sum lines a checksum database has."""
+    """What a checksum database knows (sumdb.Client)."""
 
-    def lookup(self, module: str, version: str) -> Sequence[str]:
-        """Return the proven go.sum lines of a version (no ``/go.mod``); UnreachableError."""
+    def lookup_hash(self, module: str, version: str, suffix: str = "") -> str:
+        """Return the proven h1: hash of a zip, or of its go.mod with ``/go.mod``; SumdbError."""
 
 
 class Verifier:
@@ -48,32 +47,33 @@ class Verifier:
         self._nosumdb = nosumdb
 
     def verify(self, request: Request, file: BinaryIO) -> Verdict:
-        """Check a .mod or .zip in ``file``; any other kind is exempt. MismatchError.
+        """Check a .mod or .zip in ``file``; any other kind is exempt.
 
-        A zip's own rules are checked also where no database knows it.
+        A zip's own rules are checked also where no database is asked. A database that gives no
+        proof, for whatever reason, leaves the file unverified. MismatchError, StoppedError.
         """
         if request.kind not in (Kind.MOD, Kind.ZIP):
             return Verdict.EXEMPT
         file.flush()
         file.seek(0)
         if request.kind is Kind.ZIP:
-            name = f"{request.module} {request.version} "
+            suffix = ""
             try:
                 actual = modzip.check_and_hash(file, request.module, request.version)
             except ValueError as error:
                 raise MismatchError(f"not a module zip: {error}") from error
         else:
-            name = f"{request.module} {request.version}/go.mod "
+            suffix = "/go.mod"
             actual = modzip.hash_go_mod(file.read())
         if self._database is None or modpath.match_prefix_patterns(self._nosumdb, request.module):
             return Verdict.EXEMPT
         try:
-            lines = self._database.lookup(request.module, request.version)
-        except UnreachableError as error:
-            log.warning("%s is published unverified: %s", request.path, error)
+            known = self._database.lookup_hash(request.module, request.version, suffix)
+        except sumdb.ForkError as error:
+            raise StoppedError(f"{request.path} is not published: {error}") from error
+        except sumdb.SumdbError as error:
+            log.warning("%s cannot be verified: %s", request.path, error)
             return Verdict.UNVERIFIED
-        expected = {line.removeprefix(name) for line in lines if line.startswith(name)}
-        if actual in expected:
+        if actual == known:
             return Verdict.VERIFIED
-        known = " or ".join(sorted(expected)) or "no hash"
         raise MismatchError(f"hash is {actual}, the checksum database has {known}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import io
 import json
@@ -15,11 +14,10 @@ from wsgiref.util import FileWrapper, setup_testing_defaults
 import pytest
 from tests.conftest import TEST_SUMDB, FakeUpstream, Reply
 
-from modhaven import config, modzip, serve
-from modhaven.verify import SumLookup, UnreachableError, Verifier
+from modhaven import config, modzip, serve, sumdb
+from modhaven.verify import SumLookup, Verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from modhaven.wsgi import App
@@ -269,18 +267,24 @@ def test_a_crowd_shares_one_failure(tmp_path: Path, fake: FakeUpstream) -> None:
 
 
 class Sums(SumLookup):
-    def __init__(self, *lines: str) -> None:
+    def __init__(self, lines: tuple[str, ...], error: sumdb.SumdbError) -> None:
         self.lines = lines
+        self.error = error
 
-    def lookup(self, module: str, version: str) -> Sequence[str]:
-        assert (module, version) == (MODULE, VERSION)
-        if not self.lines:
-            raise UnreachableError("no database answers")
-        return self.lines
+    def lookup_hash(self, module: str, version: str, suffix: str = "") -> str:
+        for line in self.lines:
+            if line.startswith(f"{module} {version}{suffix} "):
+                return line.split()[2]
+        raise self.error
 
 
-def set_sums(app: App, *lines: str, nosumdb: str = "") -> None:
-    app._gateway._verifier = Verifier(Sums(*lines), nosumdb=nosumdb)
+def set_sums(
+    app: App,
+    *lines: str,
+    nosumdb: str = "",
+    error: sumdb.SumdbError = sumdb.Unreachable("no database answers"),  # noqa: B008 - only raised
+) -> None:
+    app._gateway._verifier = Verifier(Sums(lines, error), nosumdb=nosumdb)
 
 
 GOOD_SUMS = (
@@ -326,18 +330,19 @@ def test_checksum_database_is_mirrored(tmp_path: Path, fake: FakeUpstream) -> No
     assert call(app, "/sumdb/sum.golang.org/supported").status == 404
     assert call(app, "/sumdb/sum.golang.org/latest").status == 404
     assert fake.counts.total() == 0
-    signature = base64.b64encode(b"x" * 68).decode()
-    head = f"go.sum database tree\n1\n{'A' * 44}\n\n— {name} {signature}\n".encode()
-    fake.script(f"sumdb/{name}/latest", Reply(body=head))
-    latest = call(app, f"/sumdb/{name}/latest")
-    assert (latest.body, latest.headers["X-Modhaven-Source"]) == (head, fake.name)
-    assert latest.headers["Cache-Control"].startswith("public, max-age=60")
-    fake.script("itself/tile/8/0/000", Reply(body=b"h" * 8192))
-    tile = call(app, f"/sumdb/{name}/tile/8/0/000")
-    assert (len(tile.body), tile.headers["X-Modhaven-Source"]) == (8192, name)
-    assert "immutable" in tile.headers["Cache-Control"]
-    fake.script(f"sumdb/{name}/tile/8/1/000", Reply(body=b"short"))
-    assert call(app, f"/sumdb/{name}/tile/8/1/000").status == 502
+    # What no signature proves is not passed on, whoever gave it.
+    fake.default = Reply(body=b"rubbish")
+    for path in ("latest", "lookup/example.com/m@v1.0.0", "tile/8/0/000"):
+        assert call(app, f"/sumdb/{name}/{path}").status == 502
+    fake.default = Reply(status=404)
+    assert call(app, f"/sumdb/{name}/lookup/example.com/none@v1.0.0").status == 404
+
+
+def test_a_fork_of_the_database_stops_publication(tmp_path: Path, app: App) -> None:
+    set_sums(app, error=sumdb.ForkError("two histories", "proof"))
+    answer = call(app, f"/{BASE}.zip")
+    assert (answer.status, "two histories" in answer.text) == (502, True)
+    assert not (tmp_path / "store" / "cache" / "download" / f"{BASE}.zip").exists()
 
 
 def test_health_and_readiness_are_two_things(tmp_path: Path, app: App) -> None:

@@ -127,6 +127,10 @@ class DiskStore:
             path.unlink(missing_ok=True)
             os.close(descriptor)
 
+    def folder(self, key: str) -> Path:
+        """Return where below the published files ``key`` is or would be."""
+        return self._download / key
+
     def problem(self) -> str | None:
         """Return why the store cannot take files now, as a sentence, or None."""
         try:

@@ -1,0 +1,114 @@
+"""Checksum databases as this server uses them: to verify what it publishes, and mirrored.
+
+The sources of a database are the chain's own ``sumdb/<name>/`` paths, then the database itself;
+only the signature counts, not who delivers it. What is kept lies in the store, in the go command's
+layout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import io
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from modhaven import sumdb
+from modhaven.chain import Attempt, ask, skip
+from modhaven.protocol import Kind, Request
+from modhaven.upstream import AttemptError, Deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from modhaven.upstream import Upstream
+
+log = logging.getLogger(__name__)
+# Bytes; a tile has 8 KiB, a record some lines.
+_LIMIT = 1 << 20
+# Where a question was asked without a bound of its own.
+_DEFAULT_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Asking:
+    """One question: its deadline, and what its fetches met, in the order they ended."""
+
+    deadline: Deadline
+    attempts: list[Attempt] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+
+# The client fetches tiles in threads of its own, each in a copy of the asking thread's context.
+_asking: contextvars.ContextVar[Asking] = contextvars.ContextVar("asking")
+
+
+@contextlib.contextmanager
+def asking(deadline: Deadline) -> Iterator[Asking]:
+    """Bound what databases fetch in this block, and collect what happens."""
+    token = _asking.set(Asking(deadline))
+    try:
+        yield _asking.get()
+    finally:
+        _asking.reset(token)
+
+
+class Database:
+    """One checksum database."""
+
+    def __init__(
+        self, *, name: str, key: str, mirrors: Sequence[Upstream], itself: Upstream | None,
+        folder: Path, nosumdb: str
+    ) -> None:  # fmt: skip
+        """Ask ``mirrors`` below ``sumdb/<name>/``, then ``itself``; keep proven data in ``folder``.
+
+        Raises note.MalformedKeyError.
+        """
+        sources = [(mirror, f"sumdb/{name}/") for mirror in mirrors]
+        if itself is not None:
+            sources.append((itself, ""))
+        self._upstreams = [upstream for upstream, _ in sources]
+        self.client = sumdb.Client(
+            key,
+            [self._fetcher(upstream, prefix) for upstream, prefix in sources],
+            sumdb.DiskState(folder),
+            nosumdb=nosumdb,
+            on_failure=self._passed_over,
+        )
+
+    def answer(self, request: Request) -> bytes:
+        """Return the proven answer to a lookup, tile or tree head request; sumdb.SumdbError."""
+        match request.kind:
+            case Kind.SUMDB_LOOKUP:
+                return self.client.lookup_answer(request.module, request.version)
+            case Kind.SUMDB_TILE:
+                return self.client.tile(request.path.removeprefix(f"sumdb/{request.sumdb}/"))
+            case _:
+                return self.client.latest()
+
+    def _fetcher(self, upstream: Upstream, prefix: str) -> sumdb.Fetch:
+        def fetch(path: str) -> bytes:
+            asked = _asking.get(None) or Asking(Deadline.after(_DEFAULT_SECONDS))
+            if upstream.breaker.is_open and not all(u.breaker.is_open for u in self._upstreams):
+                asked.attempts.append(skip(upstream))
+                raise sumdb.Unreachable(f"{upstream.name}: skipped, it failed just now")
+            sink = io.BytesIO()
+            try:
+                ask(
+                    upstream,
+                    lambda u: u.fetch(prefix + path, sink, limit=_LIMIT, deadline=asked.deadline),
+                    asked.attempts,
+                )
+            except AttemptError as error:
+                kind = sumdb.NotFound if error.not_found else sumdb.Unreachable
+                raise kind(f"{upstream.name}: {path}: {error}") from error
+            asked.sources.append(upstream.name)
+            return sink.getvalue()
+
+        return fetch
+
+    def _passed_over(self, error: sumdb.SumdbError) -> None:
+        if isinstance(error, sumdb.SecurityError):
+            log.error("a source of a checksum database gave what it cannot prove: %s", error)
