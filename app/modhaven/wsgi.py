@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from wsgiref.util import FileWrapper
 
 from modhaven import protocol
 from modhaven.gateway import NotFoundError, UnavailableError
@@ -20,6 +21,7 @@ from modhaven.upstream import Deadline
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+    from typing import BinaryIO
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from modhaven.chain import Attempt
@@ -92,6 +94,14 @@ class App:
         except Exception:
             log.exception("request %s failed", request_id)
             answer = _error(500, "internal error: see the log of the backend", [], request_id)
+        opened: BinaryIO | None = None
+        if answer.file is not None and method != "HEAD":
+            try:
+                opened = answer.file.open("rb")
+            except OSError as error:
+                # Gone or unreadable since it was found: say so while the status can still be said.
+                message = f"the store failed: {answer.file}: {error.strerror}"
+                answer = _error(503, message, [], request_id)
         size = answer.size if answer.size is not None else len(answer.body)
         start_response(
             f"{answer.status} {_REASONS[answer.status]}",
@@ -106,14 +116,11 @@ class App:
             ],
         )
         _log_request(environ, answer, request_id, size, started)
-        if method == "HEAD":
-            return []
-        if answer.file is not None:
+        if opened is not None:
             # The server sends the descriptor itself (sendfile): no byte passes through Python.
-            file = answer.file.open("rb")
-            wrapper = environ.get("wsgi.file_wrapper", _chunks)
-            return wrapper(file, 1 << 16)  # type: ignore[no-any-return] # the server's class
-        return [answer.body]
+            wrapper = environ.get("wsgi.file_wrapper", FileWrapper)
+            return wrapper(opened, 1 << 16)  # type: ignore[no-any-return] # the server's class
+        return [] if method == "HEAD" else [answer.body]
 
     def _answer(self, method: str, environ: WSGIEnvironment, request_id: str) -> Answer:
         if method not in ("GET", "HEAD"):
@@ -242,9 +249,3 @@ def _log_request(
     # One write a line, so that lines of threads and workers do not mix.
     sys.stdout.write(json.dumps(record) + "\n")
     sys.stdout.flush()
-
-
-def _chunks(file: object, size: int) -> Iterable[bytes]:
-    with file as opened:  # type: ignore[attr-defined] # a binary file, where a server wraps none
-        while chunk := opened.read(size):
-            yield chunk

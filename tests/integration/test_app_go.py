@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -311,6 +312,58 @@ def test_requests_under_way_finish_when_the_server_stops(
             time.sleep(0.01)
         assert server.stop() == 0
         assert asked.result().content == ZIP
+
+
+# Descriptor 3, and LISTEN_PID of the process itself: sd_listen_fds(3).
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.executable, [sys.executable, "-m", "modhaven.cli", "serve", "--config", sys.argv[2]])
+"""
+
+
+def test_systemd_hands_over_its_socket(tmp_path: Path, fake: FakeUpstream) -> None:
+    fake.script(f"{BASE}.mod", Reply(body=MOD))
+    notified = tmp_path / "notify"
+    settings = {"upstreams": fake.url, "sumdb": "off", "listen": "127.0.0.1:1", "workers": 1,
+                "store": {"path": str(tmp_path / "store")}}  # fmt: skip
+    (tmp_path / "modhaven.yml").write_text(yaml.safe_dump(settings))
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        notify.bind(str(notified))
+        notify.settimeout(20)
+        process = subprocess.Popen(
+            [sys.executable, "-c", ACTIVATE, str(listener.fileno()), tmp_path / "modhaven.yml"],
+            pass_fds=[listener.fileno()],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "app"), "NOTIFY_SOCKET": str(notified)},
+        )
+        try:
+            assert notify.recv(4096).startswith(b"READY=1")
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            assert requests.get(f"{url}/{BASE}.mod", timeout=10).content == MOD
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+
+
+def test_sighup_reads_the_configuration_again(serve: Servers, fake: FakeUpstream) -> None:
+    server = serve(fake.url, sumdb="off")
+    file = server.folder / "modhaven.yml"
+    good = file.read_text()
+    assert server.get("healthz").headers["X-Modhaven-Backend"] == "backend1"
+    for text, wanted in ((good.replace("backend1", "renamed"), "renamed"), ("wrong: 1", "renamed")):
+        file.write_text(text)
+        server.process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 10
+        while server.get("healthz").headers["X-Modhaven-Backend"] != wanted:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    time.sleep(0.5)
+    assert server.get("healthz").headers["X-Modhaven-Backend"] == "renamed"
+    assert "wrong is not a configuration key" in (server.folder / "stderr").read_text()
 
 
 def test_what_goes_over_the_wire(serve: Servers, fake: FakeUpstream) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.conftest import TEST_SUMDB, FakeUpstream, Reply
 
 from modhaven import config, modzip, serve, sumdb
@@ -360,6 +362,26 @@ def test_readiness_over_the_watermark(tmp_path: Path) -> None:
     store = {"path": str(tmp_path / "store"), "min_free_bytes": 1 << 60}
     answer = call(build(tmp_path, "off", store=store), "/readyz")
     assert (answer.status, "min_free_bytes" in answer.text) == (503, True)
+
+
+@pytest.fixture(scope="module")
+def quiet_app(tmp_path_factory: pytest.TempPathFactory) -> App:
+    return build(tmp_path_factory.mktemp("fuzz"), "off")
+
+
+PIECES = st.sampled_from(
+    ["rsc.io", "quote", "@v", "@latest", "list", "v1.0.0", "v1.0.0.zip", "v1.0.0.info", "x.mod",
+     "..", ".", "sumdb", "tile/8/0", "000", "lookup", "a.b@v1.0.0", "cached-only", "!a", "!", "\0",
+     "%2e%2e", "%2f", "\xff", "", "A", "healthz", "-", "~1", "v2", "+incompatible", "x" * 250]
+)  # fmt: skip
+
+
+@given(st.one_of(st.text(), st.lists(PIECES, max_size=9).map("/".join)))
+def test_no_path_breaks_the_app(quiet_app: App, path: str) -> None:
+    raw = "/" + path.encode().decode("latin-1")
+    answer = call(quiet_app, raw)
+    assert answer.status in (200, 400, 404)
+    assert len(answer.body.splitlines()) <= 8
 
 
 def test_one_json_line_a_request(app: App, capsys: pytest.CaptureFixture[str]) -> None:
