@@ -75,6 +75,23 @@ class StoreConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A sibling backend, asked for what its store holds when every upstream has failed."""
+
+    name: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerTLS:
+    """What peers are checked against, and what we show them: PEM files."""
+
+    ca_file: Path
+    certificate_file: Path
+    key_file: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything the app reads. ``listen`` is ``host:port`` or ``unix:/path``."""
 
@@ -86,6 +103,8 @@ class Config:
     upstream_retries: int = 2
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     request_deadline_seconds: float = 300.0
+    peers: tuple[Peer, ...] = ()
+    peer_tls: PeerTLS | None = None
     ca_file: Path = field(default_factory=lambda: Path(system_ca_file()))
     sumdb: tuple[SumDB, ...] = field(default_factory=lambda: (parse_sumdb(PUBLIC_SUMDB),))
     nosumdb: str = ""
@@ -133,11 +152,15 @@ def from_mapping(data: object) -> Config:
         "upstream_timeouts": Timeouts,
         "breaker": BreakerConfig,
         "freshness": Freshness,
+        "peer_tls": PeerTLS,
     }
     for key, factory in build.items():
         section = values.get(key)
         if isinstance(section, dict):
-            values[key] = factory(**section)
+            try:
+                values[key] = factory(**section)
+            except TypeError:
+                raise ConfigError(f"{key} lacks one of its keys: all of them are needed") from None
     return Config(**values)  # type: ignore[arg-type] # each value was checked against its key
 
 
@@ -236,6 +259,18 @@ def _upstreams(value: object) -> tuple[UpstreamSpec, ...]:
     return unique(specs)
 
 
+def _peers(value: object) -> tuple[Peer, ...]:
+    if not isinstance(value, list):
+        raise ValueError("must be a list of name and url")
+    peers = []
+    for number, entry in enumerate(value):
+        if not isinstance(entry, dict) or entry.keys() != {"name", "url"}:
+            raise ValueError(f"entry {number + 1} must have a name and a url, nothing else")
+        spec = make_spec(str(entry["url"]), falls_through=True, name=str(entry["name"]))
+        peers.append(Peer(name=spec.name, url=spec.url))
+    return tuple(peers)
+
+
 def _sumdbs(value: object) -> tuple[SumDB, ...]:
     if value in ("off", []):
         return ()
@@ -275,6 +310,10 @@ _KEYS: Mapping[str, Check] = {
         "breaker", value, {"failures": _whole(1, 100), "open_seconds": _seconds(0.1, 3600)}
     ),
     "request_deadline_seconds": _seconds(1, 3600),
+    "peers": _peers,
+    "peer_tls": lambda value: _section(
+        "peer_tls", value, {"ca_file": _path, "certificate_file": _path, "key_file": _path}
+    ),
     "ca_file": _path,
     "sumdb": _sumdbs,
     "nosumdb": _patterns,

@@ -87,13 +87,18 @@ class Gateway:
         *,
         store: Store,
         modules: Chain,
+        peers: Chain,
         databases: Mapping[str, Database],
         verifier: Verifier,
         freshness: Freshness,
     ) -> None:
-        """Join the parts; ``databases`` has the checksum databases by name."""
+        """Join the parts; ``databases`` has the checksum databases by name.
+
+        ``peers`` are the sibling backends, of which only their stores are asked.
+        """
         self._store = store
         self._modules = modules
+        self._peers = peers
         self._databases = databases
         self._verifier = verifier
         self._freshness = freshness
@@ -139,8 +144,20 @@ class Gateway:
                 return self._fetch_and_publish(upstream, request, deadline)
 
             with asking(deadline):
-                fetched, source = self._modules.walk(use)
+                fetched, source = self._walk(use)
         return Found(source=source, stored=fetched, unverified=fetched.unverified)
+
+    def _walk(self, use: Callable[[Upstream], Stored]) -> tuple[Stored, str]:
+        """Ask the chain, and when it failed the siblings; the chain's failure is what is told."""
+        try:
+            return self._modules.walk(use)
+        except ChainError as error:
+            if error.not_found and not error.off:
+                raise
+            try:
+                return self._peers.walk(use)
+            except ChainError:
+                raise error from None
 
     def _fetch_and_publish(
         self, upstream: Upstream, request: Request, deadline: Deadline

@@ -24,7 +24,7 @@ from modhaven.wsgi import App
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modhaven.config import Config, SumDB
+    from modhaven.config import Config, Peer, SumDB
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +63,29 @@ def build(config: Config) -> App:
             nosumdb=config.nosumdb,
         )
 
+    def peer(spec: Peer) -> Upstream:
+        return Upstream(
+            # Only the peer's store is asked: peers never ask peers.
+            UpstreamSpec(name=spec.name, url=f"{spec.url}/cached-only", falls_through=True),
+            session=peer_session,
+            timeouts=config.upstream_timeouts,
+            retries=0,
+            breaker=config.breaker,
+        )
+
+    tls = config.peer_tls
+    peer_session = make_session(
+        ca_file=tls.ca_file if tls else config.ca_file,
+        pool_size=config.threads,
+        certificate=(tls.certificate_file, tls.key_file) if tls else None,
+    )
     databases = {spec.name: database(spec) for spec in config.sumdb}
     # Like the go command's GOSUMDB, one database verifies: the first. Others are mirrored.
     first = next(iter(databases.values()), None)
     gateway = Gateway(
         store=store,
         modules=Chain(sources),
+        peers=Chain([peer(spec) for spec in config.peers]),
         databases=databases,
         verifier=Verifier(first.client if first else None, nosumdb=config.nosumdb),
         freshness=config.freshness,

@@ -70,14 +70,19 @@ class AttemptError(Exception):
         self.answered = answered or not_found
 
 
-def make_session(*, ca_file: Path, pool_size: int) -> requests.Session:
-    """Return the connection pool of one worker process, for all its upstreams and threads.
+def make_session(
+    *, ca_file: Path, pool_size: int, certificate: tuple[Path, Path] | None = None
+) -> requests.Session:
+    """Return a connection pool of one worker process, for many upstreams and all threads.
 
-    It trusts the system's authorities, reads neither proxy variables nor .netrc, keeps no cookies.
+    It trusts the authorities of ``ca_file``, shows ``certificate`` (certificate and key) where it
+    is asked for one, reads neither proxy variables nor .netrc, and keeps no cookies.
     """
     session = requests.Session()
     session.trust_env = False
     session.verify = str(ca_file)
+    if certificate is not None:
+        session.cert = (str(certificate[0]), str(certificate[1]))
     session.max_redirects = _MAX_REDIRECTS
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     # identity: a transparent gzip would change what Content-Length is compared with.

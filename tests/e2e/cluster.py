@@ -1,0 +1,134 @@
+"""The deployed cluster as the tests see it from outside, and the load they put on it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ssl
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.lab import remote
+from tests.lab.inventory import lab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tests.e2e.origin import File
+    from tests.lab.inventory import Host
+
+CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One answer; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def vip() -> str:
+    """Give the VIP of the lab's inventory."""
+    return str(lab().group("edges")[0].variables["vip_address"])
+
+
+def client() -> str:
+    """Give the name of the client the builds run on."""
+    return lab().group("clients")[0].name
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Give the host names of a group, in the inventory's order."""
+    return tuple(host.name for host in lab().group(group))
+
+
+def primaries() -> list[Host]:
+    """Give the backends that are no backup."""
+    return [host for host in lab().group("backends") if not host.variables.get("backend_backup")]
+
+
+def backups() -> list[Host]:
+    """Give the backends that only serve when no other one does."""
+    return [host for host in lab().group("backends") if host.variables.get("backend_backup")]
+
+
+def get(address: str, path: str, *, timeout: float = 30) -> Answer:
+    """Ask one address of the cluster over TLS; raises OSError as the connection does."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    connection = http.client.HTTPSConnection(address, timeout=timeout, context=context)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        return Answer(status=answer.status, headers=headers, body=answer.read())
+
+
+def vip_holders() -> list[str]:
+    """Give the edges that have the VIP on an interface; asked from the hosts themselves."""
+    return [
+        name
+        for name in names("edges")
+        if f" {vip()}/" in remote.run(name, "ip", "-4", "-oneline", "address").stdout
+    ]
+
+
+def backends_answering(address: str, count: int) -> Counter[str]:
+    """Ask an edge `count` times what no cache keeps; give how often each backend answered."""
+    return Counter(
+        get(address, "/readyz").headers.get("x-modhaven-backend", "") for _ in range(count)
+    )
+
+
+def wait_until_whole() -> None:
+    """Wait until every backend that is no backup answers through every edge, and no backup does."""
+    expected = {host.name for host in primaries()}
+
+    def is_whole() -> bool:
+        return all(
+            set(backends_answering(edge.address, 12)) == expected for edge in lab().group("edges")
+        )
+
+    remote.wait_until(f"{', '.join(sorted(expected))} alone to answer", is_whole, 60, every=0.5)
+
+
+def forget(files: Iterable[File] = ()) -> None:
+    """Empty every edge's cache, and remove `files` from every store: the chain is asked anew."""
+    paths = "".join(f"/var/lib/modhaven/store/cache/download{file.path}\n" for file in files)
+    for backend in names("backends"):
+        remote.run(backend, "xargs", "--no-run-if-empty", "rm", "-f", stdin=paths)
+    forget_edge_caches()
+
+
+def forget_edge_caches() -> None:
+    """Empty the cache zones of every edge; nginx takes a file that is gone for a miss."""
+    for edge in names("edges"):
+        remote.run(edge, "find", "/var/cache/modhaven", "-type", "f", "-delete")
+
+
+def load_plan(files: Iterable[File], *, rate: float, address: str = "") -> dict[str, Any]:
+    """Plan one request for each file, `rate` a second, each on a connection of its own."""
+    targets = [
+        {"url": f"https://{address or vip()}{file.path}", "sha256": file.sha256} for file in files
+    ]
+    return {
+        "targets": targets,
+        "rate": rate,
+        "seconds": len(targets) / rate,
+        "timeout_seconds": 30,
+        "ca_file": CA_FILE,
+    }
+
+
+def figures(result: Mapping[str, Any]) -> str:
+    """Give a load's result in one line."""
+    return (
+        f"{result['sent']} requests, {result['failed']} failed,"
+        f" {result['wrong_bytes']} wrong bytes,"
+        f" longest gap {result['longest_gap_seconds']} s,"
+        f" p50 {result['p50_ms']} ms, p99 {result['p99_ms']} ms, slowest {result['max_ms']} ms"
+    )

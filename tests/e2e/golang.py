@@ -1,0 +1,77 @@
+"""The real go command on the lab's client, as a developer there runs it."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+from dataclasses import dataclass
+
+GO_SECONDS = 120.0
+
+PROGRAM = """\
+package main
+
+import (
+	"fmt"
+
+	"rsc.io/quote"
+)
+
+func main() { fmt.Println(quote.Hello()) }
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoRun:
+    """How a go command ended: wall time in seconds, both outputs in one text."""
+
+    ok: bool
+    seconds: float
+    output: str
+
+
+def shell(client: str, script: str, *, timeout: float = GO_SECONDS) -> GoRun:
+    """Run a script as a login shell of the user vagrant, whose environment is the machine's own."""
+    begun = time.monotonic()
+    done = subprocess.run(
+        [
+            *("lxc-attach", "--name", client, "--clear-env", "--", "su", "--login", "vagrant"),
+            *("--command", f"bash -euc {shlex.quote(script)} 2>&1"),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+    )
+    return GoRun(
+        ok=done.returncode == 0,
+        seconds=time.monotonic() - begun,
+        output=done.stdout + done.stderr,
+    )
+
+
+def download(client: str, *modules: str, timeout: float = GO_SECONDS) -> GoRun:
+    """Run `go mod download -x` of MODULE@VERSIONs with an empty module cache."""
+    script = f"""
+        work=$(mktemp -d); trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT; cd "$work"
+        export GOMODCACHE="$work/modcache" GOFLAGS=-modcacherw
+        go mod init example.com/try
+        go mod download -x {" ".join(map(shlex.quote, modules))}
+    """
+    return shell(client, script, timeout=timeout)
+
+
+def build(client: str, timeout: float = GO_SECONDS) -> GoRun:
+    """Build and run a program that needs rsc.io/quote, with an empty module cache."""
+    script = f"""
+        work=$(mktemp -d); trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT; cd "$work"
+        export GOMODCACHE="$work/modcache" GOFLAGS=-modcacherw
+        go mod init example.com/try
+        cat > main.go <<'PROGRAM'\n{PROGRAM}\nPROGRAM
+        go get rsc.io/quote@v1.5.2
+        go build -o try .
+        LANG=en ./try
+    """
+    return shell(client, script, timeout=timeout)

@@ -1,0 +1,86 @@
+"""What is promised when an edge dies: the VIP moves, and downloads go on."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.e2e import cluster, golang, origin
+from tests.lab import faults, remote
+from tests.lab.inventory import lab
+from tests.lab.load_client import load_from
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from tests.e2e.conftest import Say
+
+RATE = 40
+SECONDS = 15
+MOVED_WITHIN_SECONDS = 10
+
+
+def leavings(master: str) -> dict[str, AbstractContextManager[None]]:
+    return {
+        "its network cut": faults.link_down(master),
+        "keepalived stopped": faults.service_stopped(master, "keepalived.service"),
+        "nginx stopped": faults.service_stopped(master, "nginx.service"),
+    }
+
+
+def build_on_and_on(stop: concurrent.futures.Future[None]) -> list[golang.GoRun]:
+    runs = []
+    while not stop.done():
+        runs.append(golang.download(cluster.client(), "rsc.io/quote@v1.5.2", timeout=60))
+    return runs
+
+
+@pytest.mark.parametrize("what", ["its network cut", "keepalived stopped", "nginx stopped"])
+def test_the_vip_moves_and_downloads_go_on_when_the_master_has(what: str, say: Say) -> None:
+    remote.wait_until("one edge to hold the VIP", lambda: len(cluster.vip_holders()) == 1, 30)
+    (master,) = cluster.vip_holders()
+    others = set(cluster.names("edges")) - {master}
+    small = [file for file in origin.files() if file.path.endswith(".mod")][:40]
+    plan = cluster.load_plan(small, rate=RATE) | {"seconds": SECONDS, "timeout_seconds": 5}
+    stop: concurrent.futures.Future[None] = concurrent.futures.Future()
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+        load_from(cluster.client(), plan) as load,
+    ):
+        builds = pool.submit(build_on_and_on, stop)
+        try:
+            remote.wait_until(
+                "downloads through the VIP", lambda: has_access_log_of_client(master), timeout=20
+            )
+            with leavings(master)[what]:
+                remote.wait_until(
+                    "another edge to hold the VIP",
+                    lambda: bool(others & set(cluster.vip_holders())),
+                    timeout=MOVED_WITHIN_SECONDS,
+                )
+                result = load.result()
+                assert cluster.get(cluster.vip(), small[0].path, timeout=5).status == 200
+        finally:
+            stop.set_result(None)
+        runs = builds.result()
+
+    say(f"VIP master with {what}: {cluster.figures(result)}; {len(runs)} go downloads beside it")
+    assert result["wrong_bytes"] == 0
+    assert result["ok"] > 0.7 * result["sent"], result["failures"]
+    failed = [run.output for run in runs if not run.ok]
+    assert runs
+    assert not failed, failed[0]
+    remote.wait_until("one edge to hold the VIP", lambda: len(cluster.vip_holders()) == 1, 30)
+
+
+def has_access_log_of_client(edge: str) -> bool:
+    address = lab().hosts[cluster.client()].address
+    done = remote.run(
+        edge,
+        "sh",
+        "-c",
+        f"tail -n 50 /var/log/nginx/modhaven-edge.log | grep -c '\"{address}\"'",
+        check=False,
+    )
+    return int(done.stdout.strip() or 0) > 20
