@@ -30,7 +30,7 @@ check_machine() {
         *) fail "this machine is '$os' and the lxc lab is made for Debian 12 or newer: use such a" \
             "machine, or 'vagrant up --provider=libvirt' or virtualbox." ;;
     esac
-    unshare --fork --pid --mount --net --uts --ipc true 2> /dev/null ||
+    unshare --fork --pid --mount --propagation unchanged --net --uts --ipc true 2> /dev/null ||
         fail "'unshare --pid --mount --net' was refused: this machine does not let root make" \
             "namespaces (an unprivileged container?); run the lab on a virtual or real machine."
     [ -d /sys/fs/cgroup ] ||
@@ -72,7 +72,7 @@ install_packages() {
     # shellcheck disable=SC2086 # a list of words
     DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $missing > "$log" 2>&1 ||
         fail "'apt-get install $missing' failed ($(grep -m 1 '^E:' "$log" || tail -n 1 "$log"));" \
-            "repair it with 'apt-get -f install', then run it again."
+            "check that 'apt-get update' reaches its registry, then run it again."
     [ "$made_policy" = no ] || rm -f "$policy"
     rm -f "$log"
     trap - EXIT INT TERM HUP
