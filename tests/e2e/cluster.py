@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import ssl
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tests.lab import remote
 from tests.lab.inventory import lab
+from tests.lab.web import get
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,15 +16,6 @@ if TYPE_CHECKING:
     from tests.lab.inventory import Host
 
 CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One answer; header names are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 def vip() -> str:
@@ -53,19 +41,6 @@ def primaries() -> list[Host]:
 def backups() -> list[Host]:
     """Give the backends that only serve when no other one does."""
     return [host for host in lab().group("backends") if host.variables.get("backend_backup")]
-
-
-def get(address: str, path: str, *, timeout: float = 30) -> Answer:
-    """Ask one address of the cluster over TLS; raises OSError as the connection does."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    connection = http.client.HTTPSConnection(address, timeout=timeout, context=context)
-    with contextlib.closing(connection):
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        headers = {name.lower(): value for name, value in answer.getheaders()}
-        return Answer(status=answer.status, headers=headers, body=answer.read())
 
 
 def vip_holders() -> list[str]:

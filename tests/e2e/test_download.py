@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.e2e import cluster, golang, origin
 from tests.lab import faults
+from tests.lab.web import get
 
 MODULE = "rsc.io/quote"
 VERSION = "v1.5.2"
@@ -32,7 +33,7 @@ def test_the_second_download_comes_from_the_edge_and_no_mirror_is_asked() -> Non
 
     assert second.ok, second.output
     for file in quote_files():
-        assert cluster.get(cluster.vip(), file.path).headers["x-modhaven-cache"] == "HIT"
+        assert get(cluster.vip(), file.path).headers["x-modhaven-cache"] == "HIT"
     seen = [
         request
         for name in ("goproxy.cn", "goproxy.io", "proxy.golang.org")
@@ -44,7 +45,7 @@ def test_the_second_download_comes_from_the_edge_and_no_mirror_is_asked() -> Non
 def test_every_file_of_every_mirror_module_arrives_with_the_mirrors_bytes() -> None:
     wrong = {}
     for file in origin.files():
-        answer = cluster.get(cluster.vip(), file.path)
+        answer = get(cluster.vip(), file.path)
         if answer.status != 200 or origin.sha256(answer.body) != file.sha256:
             wrong[file.path] = answer.status
     assert not wrong
@@ -52,13 +53,13 @@ def test_every_file_of_every_mirror_module_arrives_with_the_mirrors_bytes() -> N
 
 @pytest.mark.parametrize("path", origin.CONTRADICTED)
 def test_a_zip_that_the_checksum_database_contradicts_is_never_served(path: str) -> None:
-    answer = cluster.get(cluster.vip(), path)
+    answer = get(cluster.vip(), path)
     assert answer.status == 502
     assert "wrong bytes: hash is h1:" in answer.body.decode()
 
 
 def test_a_module_that_no_mirror_has_is_not_found_and_says_who_was_asked() -> None:
-    answer = cluster.get(cluster.vip(), "/example.com/modhaven-has-no-such/@v/v1.0.0.info")
+    answer = get(cluster.vip(), "/example.com/modhaven-has-no-such/@v/v1.0.0.info")
     assert answer.status == 404
     lines = answer.body.decode().splitlines()
     assert lines[0].startswith("not found: ")

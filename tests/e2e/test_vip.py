@@ -10,6 +10,7 @@ from tests.e2e import cluster, golang, origin
 from tests.lab import faults, remote
 from tests.lab.inventory import lab
 from tests.lab.load_client import load_from
+from tests.lab.web import get
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -60,7 +61,7 @@ def test_the_vip_moves_and_downloads_go_on_when_the_master_has(what: str, say: S
                     timeout=MOVED_WITHIN_SECONDS,
                 )
                 result = load.result()
-                assert cluster.get(cluster.vip(), small[0].path, timeout=5).status == 200
+                assert get(cluster.vip(), small[0].path, timeout=5).status == 200
         finally:
             stop.set_result(None)
         runs = builds.result()

@@ -15,6 +15,7 @@ step() {
 give_up() {
     printf '\nmake up stopped at: %s\nThe lab is left as it is: run "make up" again, or "make down" and begin anew.\n' "$current" >&2
 }
+status=0
 trap 'status=$?; [ $status = 0 ] || give_up; exit $status' EXIT
 
 current="the base box"
