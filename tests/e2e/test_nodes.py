@@ -1,0 +1,92 @@
+"""A node is one host line: it joins, it leaves, and nobody else is restarted."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.e2e import cluster, origin
+from tests.e2e.playbook import copy_inventory, play, vagrant
+from tests.lab import remote
+from tests.lab.inventory import lab
+from tests.lab.load_client import load_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.e2e.conftest import Say
+
+NEW = "backend4"
+ADDRESS = "10.0.3.24"
+LOAD_SECONDS = 60
+SERVICES = ("nginx.service", "modhaven.service", "keepalived.service")
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The lab's inventory with one more host line, and the machine for it."""
+    inventory = copy_inventory(tmp_path_factory.mktemp("larger") / "lab")
+    file = inventory / "hosts.yml"
+    last = next(line for line in file.read_text().splitlines() if "backend3:" in line)
+    indent = last[: len(last) - len(last.lstrip())]
+    file.write_text(
+        file.read_text().replace(last, f"{last}\n{indent}{NEW}: {{ansible_host: {ADDRESS}}}")
+    )
+    try:
+        vagrant(inventory, "up", NEW, "--provider=lxc", "--no-provision")
+        assert play("tests/lab/lab.yml", inventory, "--limit", NEW).ok
+        yield inventory
+    finally:
+        play("site.yml", "inventories/lab")
+        vagrant(inventory, "destroy", "--force", NEW)
+
+
+def identities() -> dict[str, str]:
+    """Which process each service of the lab's own nodes is, and since when."""
+    return {
+        host: remote.run(
+            *(host, "systemctl", "show", *SERVICES),
+            *("--property=Id,MainPID,ActiveEnterTimestampMonotonic,NRestarts",),
+        ).stdout
+        for host in (*cluster.names("edges"), *cluster.names("backends"))
+    }
+
+
+def load_during(action: str, inventory: Path | str, say: Say) -> None:
+    """Run site.yml while a client loads files and what no cache keeps: nothing may fail."""
+    plan = cluster.load_plan(origin.files()[:100], rate=20) | {"seconds": LOAD_SECONDS}
+    ready = hashlib.sha256(b"ready\n").hexdigest()
+    plan["targets"] += [{"url": f"https://{cluster.vip()}/readyz", "sha256": ready}] * 100
+    with load_from(cluster.client(), plan) as load:
+        run = play("site.yml", inventory)
+        result = load.result()
+    say(f"{action} a backend: {cluster.figures(result)}")
+    assert run.ok, run.output
+    assert result["failed"] == 0, result["failures"]
+
+
+def requests_logged_by_the_new_node() -> int:
+    done = remote.run(NEW, "wc", "-l", "/var/log/nginx/modhaven-backend.log")
+    return int(done.stdout.split()[0])
+
+
+def test_a_backend_joins_by_one_line_and_leaves_without_anybody_restarting(
+    larger: Path, say: Say
+) -> None:
+    before = identities()
+
+    load_during("adding", larger, say)
+
+    for edge in lab().group("edges"):
+        assert NEW in cluster.backends_answering(edge.address, 60)
+    assert identities() == before
+
+    load_during("removing", "inventories/lab", say)
+
+    logged = requests_logged_by_the_new_node()
+    for edge in lab().group("edges"):
+        assert NEW not in cluster.backends_answering(edge.address, 60)
+    assert requests_logged_by_the_new_node() == logged
+    assert identities() == before
