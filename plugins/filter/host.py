@@ -41,12 +41,17 @@ def _number(version: str) -> tuple[int, ...]:
 
 
 def _listen_problems(seen: Mapping[str, Any], name: str, ports: Mapping[str, int]) -> list[str]:
-    taken = dict(line.split(" ", 1) for line in seen["listen"])
+    # One port may have several listeners, each on another address.
+    taken = {
+        port: program
+        for port, _, program in (line.partition(" ") for line in seen["listen"])
+        if program not in OUR_PROGRAMS
+    }
     return [
-        f"Port {port} of {name} is taken by {taken[str(port)]}:"
+        f"Port {port} of {name} is taken by {taken[str(port)] or 'another program'}:"
         f" stop it there, or set '{variable}' to a free port."
         for variable, port in ports.items()
-        if taken.get(str(port), "nginx") not in OUR_PROGRAMS
+        if str(port) in taken
     ]
 
 
@@ -84,7 +89,7 @@ def host_problems(
             f"{name} neither has nginx nor finds it in its package lists:"
             " run 'apt-get update' there and look at its sources."
         )
-    elif _number(version) < _number(nginx_minimum):
+    elif _number(version) < _number(str(nginx_minimum)):
         problems.append(
             f"{name} has nginx {version}, and 'preflight_nginx_minimum' asks for {nginx_minimum}:"
             " upgrade nginx there."

@@ -17,10 +17,18 @@ HostVars = Mapping[str, Mapping[str, Any]]
 def node_address(variables: Mapping[str, Any], name: str) -> str:
     """The address other nodes use: modhaven_address, else ansible_host, else the name."""
     for key in ("modhaven_address", "ansible_host"):
-        value = str(variables.get(key, ""))
+        value = str(variables.get(key) or "")
         if value and "{{" not in value:
             return value
     return name
+
+
+def _canonical(address: str) -> str:
+    """`address` in its one spelling (RFC 5952 for IPv6; names regardless of case)."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address.lower()
 
 
 def _doubles(values: list[str]) -> list[str]:
@@ -52,7 +60,7 @@ def _name_problems(nodes: list[str], hostvars: HostVars) -> list[str]:
         " rename one host line."
         for double in _doubles([name.lower() for name in nodes])
     ]
-    addresses = {name: node_address(hostvars[name], name) for name in nodes}
+    addresses = {name: _canonical(node_address(hostvars[name], name)) for name in nodes}
     for double in _doubles(list(addresses.values())):
         owners = " and ".join(name for name in nodes if addresses[name] == double)
         problems.append(
@@ -66,7 +74,7 @@ def _backend_problems(backends: list[str], hostvars: HostVars) -> list[str]:
     problems = []
     for name in backends:
         weight = hostvars[name].get("backend_weight", 1)
-        if not str(weight).isdigit() or not 1 <= int(weight) <= 1000:
+        if not re.fullmatch("[0-9]{1,4}", str(weight)) or not 1 <= int(weight) <= 1000:
             problems.append(
                 f"'backend_weight' of {name} is {weight!r}: give a whole number from 1 to 1000."
             )
@@ -80,7 +88,7 @@ def _backend_problems(backends: list[str], hostvars: HostVars) -> list[str]:
 def _vip_problems(edges: list[str], hostvars: HostVars, addresses: list[str]) -> list[str]:
     vips = {str(hostvars[name].get("vip_address", "") or "") for name in edges}
     if len(vips) > 1:
-        differing = ", ".join(sorted(vips))
+        differing = ", ".join([*sorted(vips - {""}), *(["none"] if "" in vips else [])])
         return [f"'vip_address' differs between the edges ({differing}): give all the same."]
     vip = vips.pop() if vips else ""
     if not vip:
@@ -92,7 +100,7 @@ def _vip_problems(edges: list[str], hostvars: HostVars, addresses: list[str]) ->
         return [
             f"'vip_address' {vip!r} with 'vip_prefix_length' {prefix!r} is no address in a network."
         ]
-    if vip in addresses:
+    if _canonical(vip) in addresses:
         return [f"'vip_address' {vip} is already the address of a host: choose a free address."]
     problems = []
     for name in edges:
@@ -122,7 +130,7 @@ def inventory_problems(groups: Mapping[str, list[str]], hostvars: HostVars) -> l
         list(groups.get(group, [])) for group in ("edges", "backends", "clients", "monitors")
     ]
     nodes = list(dict.fromkeys(name for group in members for name in group))
-    addresses = [node_address(hostvars[name], name) for name in nodes]
+    addresses = [_canonical(node_address(hostvars[name], name)) for name in nodes]
     edges, backends = members[0], members[1]
     return [
         *_group_problems(groups),
