@@ -138,9 +138,19 @@ class Tree:
         self.loaded = root / "modhaven.loaded"
         self.releases = root / "modhaven.releases"
 
+    def live_release(self) -> Path | None:
+        return self.releases / self.live.readlink().parent.name if self.live.is_symlink() else None
+
     def write_release(self, name: str, tree: Files) -> Path:
+        """Write `tree` and return where; what is live is never touched.
+
+        A live release that somebody edited is written anew under a second name.
+        """
         release = self.releases / name
+        if release == self.live_release():
+            release = self.releases / f"{name}.repaired"
         shutil.rmtree(release, ignore_errors=True)
+        (release / "modhaven").mkdir(parents=True)
         for relative, text in tree.items():
             path = release / "modhaven" / relative
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,12 +170,24 @@ class Tree:
         fresh.replace(self.entry)
 
     def prune(self) -> None:
-        """Keep the newest releases; the live one was just written and is the newest of all."""
-        by_age = sorted(
-            self.releases.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True
-        )
-        for old in by_age[RELEASES_KEPT:]:
+        """Keep the live release, whatever its date says, and the newest of the others."""
+        others = set(self.releases.iterdir()) - {self.live_release()}
+        by_age = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in by_age[RELEASES_KEPT - 1 :]:
             shutil.rmtree(old)
+
+    def put_back(self, target: str | None, entry: str | None, refused: Path) -> None:
+        """Link and entry file as they were (None: there was none), and no trace of `refused`."""
+        if target is None:
+            self.live.unlink(missing_ok=True)
+        elif str(self.live.readlink()) != target:
+            self.point_to(target)
+        if entry is None:
+            self.entry.unlink(missing_ok=True)
+        elif self.entry.read_text() != entry:
+            self.write_entry(entry)
+        if refused != self.live_release():
+            shutil.rmtree(refused)
 
     def publish(self, name: str, tree: Files, nginx: Nginx, timeout_seconds: float) -> bool:
         """Check, swap, reload; return whether nginx was reloaded.
@@ -174,22 +196,19 @@ class Tree:
         """
         old_target = str(self.live.readlink()) if self.live.is_symlink() else None
         old_entry = self.entry.read_text() if self.entry.exists() else None
-        release = self.releases / name
-        if old_target != f"modhaven.releases/{name}/modhaven":
+        release = self.live_release()
+        if release is None or read_tree(self.live) != tree:
             release = self.write_release(name, tree)
-        nginx.check(release / "nginx.conf")
-        self.point_to(f"modhaven.releases/{name}/modhaven")
-        if old_entry != ENTRY:
-            self.write_entry(ENTRY)
         reload = nginx.is_active()
         try:
+            nginx.check(release / "nginx.conf")
+            self.point_to(f"modhaven.releases/{release.name}/modhaven")
+            if old_entry != ENTRY:
+                self.write_entry(ENTRY)
             if reload:
                 nginx.reload(timeout_seconds)
         except PublishError:
-            if old_target is not None:
-                self.point_to(old_target)
-            if old_entry is not None:
-                self.write_entry(old_entry)
+            self.put_back(old_target, old_entry, release)
             raise
         self.loaded.write_text(name + "\n")
         self.prune()
