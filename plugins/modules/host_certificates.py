@@ -17,8 +17,8 @@ short_description: Keep a certificate authority and one certificate for each hos
 description:
   - Creates C(ca.key) and C(ca.crt) in I(directory) when there are none, and never replaces them.
   - Issues C(hosts/NAME.key) and C(hosts/NAME.crt) (EC P-256, for TLS servers and clients) where
-    there is none, where its names differ from those asked for, where it does not chain to the
-    authority, or where it ends within I(renew_days).
+    there is none, where its names differ from those asked for, where its key is another one's,
+    where it does not chain to the authority, or where it ends within I(renew_days).
   - Files are renamed into place, so that a run cut short leaves a whole certificate or the old one.
 options:
   directory: {description: Directory of the authority., type: path, required: true}
@@ -83,6 +83,16 @@ def succeeds(*arguments: str) -> bool:
     return True
 
 
+def belong_together(key: Path, certificate: Path) -> bool:
+    """Whether `key` is the one that `certificate` was issued for."""
+    try:
+        return openssl("pkey", "-in", str(key), "-pubout") == openssl(
+            "x509", "-in", str(certificate), "-noout", "-pubkey"
+        )
+    except OpenSSLError:
+        return False
+
+
 def alternative_name(name: str) -> str:
     """One entry of subjectAltName: addresses as IP, the rest as DNS (RFC 5280, 4.2.1.6)."""
     try:
@@ -131,6 +141,7 @@ class Authority:
             and succeeds(
                 "x509", "-in", str(certificate), "-noout", "-checkend", str(renew_days * 86400)
             )
+            and belong_together(key, certificate)
             and succeeds("verify", "-CAfile", str(self.certificate), str(certificate))
         )
 
@@ -146,25 +157,11 @@ class Authority:
                 *("-keyout", key, "-out", request, "-subj", f"/CN={host[:64]}"),
             )
             openssl(
-                *(
-                    "x509",
-                    "-req",
-                    "-in",
-                    request,
-                    "-CA",
-                    str(self.certificate),
-                    "-CAkey",
-                    str(self.key),
-                ),
-                *(
-                    "-CAcreateserial",
-                    "-days",
-                    str(days),
-                    "-extfile",
-                    str(extensions),
-                    "-out",
-                    certificate,
-                ),
+                *("x509", "-req", "-in", request, "-out", certificate, "-days", str(days)),
+                *("-CA", str(self.certificate), "-CAkey", str(self.key)),
+                # A random serial number each time: a serial file cut short would end all issuing.
+                *("-CAserial", f"{scratch}/serial", "-CAcreateserial"),
+                *("-extfile", str(extensions)),
             )
             recorded = Path(scratch, "names")
             recorded.write_text("\n".join(names) + "\n")
