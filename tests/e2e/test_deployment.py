@@ -44,7 +44,8 @@ def test_a_configuration_that_nginx_refuses_is_never_live() -> None:
 
 def test_the_go_environment_of_a_client_is_undone_when_its_variable_is_emptied() -> None:
     client = cluster.client()
-    asked = "go env GOPROXY GOSUMDB; ls /usr/local/share/ca-certificates /etc/systemd/system.conf.d /etc/profile.d"
+    folders = "/usr/local/share/ca-certificates /etc/systemd/system.conf.d /etc/profile.d"
+    asked = f"go env GOPROXY GOSUMDB; ls {folders}"
     before = golang.shell(client, asked)
     assert cluster.vip() in before.output
     try:

@@ -36,7 +36,8 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
     try:
         vagrant(inventory, "up", NEW, "--provider=lxc", "--no-provision")
-        assert play("tests/lab/lab.yml", inventory, "--limit", NEW).ok
+        prepared = play("tests/lab/lab.yml", inventory, "--limit", f"{NEW},mirrors")
+        assert prepared.ok, prepared.output
         yield inventory
     finally:
         play("site.yml", "inventories/lab")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import tarfile
 from typing import TYPE_CHECKING
@@ -58,10 +59,6 @@ def copy_project() -> None:
     files = subprocess.run(
         ["git", "ls-files", "--cached"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.splitlines()
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name in files:
-            tar.add(ROOT / name, arcname=name)
     wheels = ROOT / ".lab" / "cache" / "deploy-wheels"
     subprocess.run(
         [
@@ -69,13 +66,15 @@ def copy_project() -> None:
             *("--dest", wheels, "--requirement", ROOT / "requirements/deploy.txt"),
         ],
         check=True,
+        capture_output=True,
     )
-    with tarfile.open(fileobj=archive, mode="a") as tar:
+    built = ROOT / "inventories/lab/.state/wheelhouse"
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in files:
+            tar.add(ROOT / name, arcname=name)
         tar.add(wheels, arcname="wheels")
-        tar.add(
-            ROOT / "inventories/lab/.state/wheelhouse",
-            arcname="inventories/local/.state/wheelhouse",
-        )
+        tar.add(built, arcname="inventories/local/.state/wheelhouse")
     remote.run(HOST, "mkdir", "-p", PROJECT)
     subprocess.run(
         ["lxc-attach", "--name", HOST, "--clear-env", "--", "tar", "-xC", PROJECT],
@@ -109,7 +108,8 @@ def lab_databases() -> list[str]:
 
 
 def test_a_plain_site_yml_makes_one_host_a_whole_proxy_that_its_own_builds_use(solo: Path) -> None:
-    assert play("tests/lab/lab.yml", solo, "--limit", HOST).ok
+    prepared = play("tests/lab/lab.yml", solo, "--limit", f"{HOST},mirrors")
+    assert prepared.ok, prepared.output
     copy_project()
     remote.run(HOST, "apt-get", "install", "-qy", "python3-venv", timeout=300)
     remote.run(HOST, "python3", "-m", "venv", f"{PROJECT}/.venv")

@@ -15,7 +15,7 @@ exec 9>"$output/lock"
 flock 9
 
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$project/app/modhaven/__init__.py")
-content=$(cd "$project" && find app pyproject.toml README.md requirements/app.txt requirements/build.txt "${BASH_SOURCE[0]}" \
+content=$(cd "$project" && find app pyproject.toml LICENSE requirements/app.txt requirements/build.txt roles/backend/files/wheelhouse.sh \
     -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12)
 archive="$output/$version-$content-py$python_version.tar"
 if [ ! -e "$archive" ]; then
