@@ -412,3 +412,41 @@ def test_the_database_is_mirrored_for_clients_while_it_is_down(
     latest = server.get(f"sumdb/{SUMDB_NAME}/latest")
     assert (latest.status_code, "X-Modhaven-Stale" in latest.headers) == (200, True)
     Client(tmp_path / "second", server.url).build_and_run()
+
+
+def test_a_sibling_gives_what_it_holds_when_every_mirror_has_failed(
+    serve: Servers, fake: FakeUpstream, refused_url: str
+) -> None:
+    fake.script(f"{BASE}.zip", Reply(body=ZIP))
+    sibling = serve(fake.url, sumdb="off")
+    assert sibling.get(f"{BASE}.zip").content == ZIP
+    peers = [{"name": "gone", "url": refused_url}, {"name": "backend2", "url": sibling.url}]
+    server = serve(refused_url, sumdb="off", peers=peers)
+
+    answer = server.get(f"{BASE}.zip")
+
+    assert answer.content == ZIP
+    assert answer.headers["X-Modhaven-Source"] == "backend2"
+    assert stored(server) == [f"{BASE}.zip"]
+
+
+def test_siblings_never_ask_on_and_the_mirrors_failure_is_what_is_told(
+    serve: Servers, fake: FakeUpstream, refused_url: str
+) -> None:
+    sibling = serve(fake.url, sumdb="off")
+    server = serve(refused_url, sumdb="off", peers=[{"name": "backend2", "url": sibling.url}])
+
+    answer = server.get(f"{BASE}.zip")
+
+    assert answer.status_code == 502
+    assert "connection refused" in answer.text
+    assert "backend2" not in answer.text
+    assert not fake.counts
+
+
+def test_what_every_mirror_says_it_has_not_no_sibling_is_asked_for(
+    serve: Servers, fake: FakeUpstream, fake2: FakeUpstream
+) -> None:
+    server = serve(fake.url, sumdb="off", peers=[{"name": "backend2", "url": fake2.url}])
+    assert server.get(f"{BASE}.zip").status_code == 404
+    assert not fake2.counts
