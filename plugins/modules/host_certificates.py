@@ -188,6 +188,11 @@ def main() -> None:
     authority = Authority(Path(wanted["directory"]))
     try:
         new_authority = not authority.exists()
+        if new_authority and authority.certificate.exists():
+            raise OpenSSLError(
+                f"{authority.certificate} is there and {authority.key} is not: put the key back, or"
+                " move the certificate away and every host gets a new authority"
+            )
         stale = [
             name
             for name, names in sorted(wanted["hosts"].items())

@@ -69,6 +69,11 @@ def copy_project() -> None:
         capture_output=True,
     )
     built = ROOT / "inventories/lab/.state/wheelhouse"
+    subprocess.run(
+        [ROOT / "roles/backend/files/wheelhouse.sh", ROOT, built, "3.11"],
+        check=True,
+        capture_output=True,
+    )
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name in files:

@@ -169,7 +169,6 @@ def test_a_wrong_inventory_is_refused_whatever_the_tags(controller: Controller, 
     is_refused(result, "group 'backends'")
 
 
-@pytest.mark.xfail(reason="the check runs on localhost, which --limit leaves out")
 def test_a_wrong_inventory_is_refused_when_the_run_is_limited(controller: Controller) -> None:
     groups = right()
     groups["backends"]["backend1"]["backend_weight"] = 0

@@ -119,15 +119,7 @@ def test_each_pinned_file_has_the_file_it_was_made_from(name: str) -> None:
 # --- scripts and sources
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="git has it without the executable bit"))
-        if name == "roles/preflight/files/look.sh"
-        else name
-        for name in SHELL_SCRIPTS
-    ],
-)
+@pytest.mark.parametrize("name", SHELL_SCRIPTS)
 def test_a_shell_script_has_an_interpreter_and_may_be_run(name: str) -> None:
     path, mode = tracked()[name]
     assert INTERPRETER.fullmatch(path.read_bytes().partition(b"\n")[0])

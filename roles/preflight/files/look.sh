@@ -11,7 +11,8 @@ exists update_ca_certificates /usr/sbin/update-ca-certificates
 if python3 -c 'import apt' 2>/dev/null; then echo "python_apt=yes"; else echo "python_apt=no"; fi
 
 # The version that is installed, else the one that would be.
-dpkg-query --show --showformat='nginx_version=${Version}\n' nginx 2>/dev/null ||
+# A package that others only mention is known to dpkg too, without a version.
+dpkg-query --show --showformat='nginx_version=${Version}\n' nginx 2>/dev/null | grep '=.' ||
     apt-cache policy nginx 2>/dev/null | sed -n 's/^  Candidate: \([0-9].*\)/nginx_version=\1/p'
 
 # An nginx configuration that is neither ours nor the package's own.
