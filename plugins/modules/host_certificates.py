@@ -110,8 +110,14 @@ class Authority:
         self.key = directory / "ca.key"
         self.certificate = directory / "ca.crt"
 
-    def exists(self) -> bool:
-        return self.key.exists() and self.certificate.exists()
+    def is_whole(self) -> bool:
+        """Whether there is one; a certificate without its key is refused, not replaced."""
+        if self.certificate.exists() and not self.key.exists():
+            raise OpenSSLError(
+                f"{self.certificate} is there and {self.key} is not: put the key back, or move the"
+                " certificate away and every host gets a new authority"
+            )
+        return self.certificate.exists()
 
     def create(self, name: str, days: int) -> None:
         with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
@@ -126,9 +132,9 @@ class Authority:
                     "keyUsage=critical,keyCertSign,cRLSign",
                 ),
             )
-            # The key last: an authority exists when both do.
-            Path(certificate).replace(self.certificate)
+            # The certificate last: with it the authority exists, and its key is never replaced.
             Path(key).replace(self.key)
+            Path(certificate).replace(self.certificate)
 
     def paths(self, host: str) -> tuple[Path, Path, Path]:
         return tuple(self.hosts / f"{host}.{kind}" for kind in ("key", "crt", "names"))  # type: ignore[return-value]
@@ -187,12 +193,7 @@ def main() -> None:
     wanted = module.params
     authority = Authority(Path(wanted["directory"]))
     try:
-        new_authority = not authority.exists()
-        if new_authority and authority.certificate.exists():
-            raise OpenSSLError(
-                f"{authority.certificate} is there and {authority.key} is not: put the key back, or"
-                " move the certificate away and every host gets a new authority"
-            )
+        new_authority = not authority.is_whole()
         stale = [
             name
             for name, names in sorted(wanted["hosts"].items())

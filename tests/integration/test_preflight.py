@@ -79,18 +79,20 @@ def right() -> dict[str, Any]:
     return copy.deepcopy(RIGHT)
 
 
-def is_refused(result: subprocess.CompletedProcess[str], *sentences: str) -> None:
+def is_refused(
+    result: subprocess.CompletedProcess[str], *sentences: str, checked_on: str = "localhost"
+) -> None:
     """The run failed at the check of the inventory, said `sentences`, and asked no host."""
     output = result.stdout + result.stderr
     assert result.returncode != 0
     assert "TASK [preflight : Check the inventory" in output
     for sentence in sentences:
         assert sentence in output, output
-    assert "PLAY [Check the hosts]" not in output, output
+    assert "TASK [preflight : Gather" not in output, output
     assert "UNREACHABLE" not in output, output
     assert "Traceback" not in output, output
     recap = output.partition("PLAY RECAP")[2].strip().splitlines()[1:]
-    assert [line.split()[0] for line in recap] == ["localhost"]
+    assert [line.split()[0] for line in recap] == [checked_on]
     assert "changed=0" in recap[0]
 
 
@@ -172,7 +174,8 @@ def test_a_wrong_inventory_is_refused_whatever_the_tags(controller: Controller, 
 def test_a_wrong_inventory_is_refused_when_the_run_is_limited(controller: Controller) -> None:
     groups = right()
     groups["backends"]["backend1"]["backend_weight"] = 0
-    is_refused(controller.run(groups, "--limit", "backend2"), "'backend_weight' of backend1 is 0")
+    result = controller.run(groups, "--limit", "backend2")
+    is_refused(result, "'backend_weight' of backend1 is 0", checked_on="backend2")
 
 
 def test_a_right_inventory_goes_on_to_the_hosts(controller: Controller) -> None:

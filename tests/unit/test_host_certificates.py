@@ -256,6 +256,15 @@ def test_of_an_authority_that_is_gone(deployed: Controller) -> None:
     deployed.assert_pair()
 
 
+def test_an_authority_without_its_key_is_refused_and_left_as_it_is(deployed: Controller) -> None:
+    (deployed.directory / "ca.key").unlink()
+    before = deployed.files()
+    result = deployed.run({"edge2": ["edge2"]})
+    assert result["failed"]
+    assert "put the key back" in result["msg"]
+    assert deployed.files() == before
+
+
 @pytest.mark.parametrize("kind", ["key", "crt", "names"])
 @pytest.mark.parametrize("damage", ["gone", "empty", "half"])
 def test_a_damaged_file(deployed: Controller, kind: str, damage: str) -> None:
