@@ -18,7 +18,7 @@ prerequisites:
 .venv/installed: requirements/dev.txt | prerequisites
 	@echo "==> Installing Ansible, the linters and the go command into .venv (pinned, hashed)"
 	@/usr/bin/python3 -m venv --clear .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
 	@touch $@
 
 .PHONY: up
