@@ -7,7 +7,7 @@
 set -eu
 
 packages="vagrant vagrant-lxc lxc dnsmasq-base nftables iproute2 sudo mmdebstrap openssh-client
-          openssl rsync ca-certificates python3 python3-venv"
+          openssl rsync ca-certificates git python3 python3-venv"
 bridge=lxcbr0
 address=10.0.3.1
 state=/run/modhaven-lab

@@ -13,9 +13,13 @@ fi
 debs=$project/.lab/nginx
 if ! ls "$debs"/*.deb >/dev/null 2>&1; then
     mkdir -p "$debs"
-    # shellcheck disable=SC2046 # a list of packages
-    (cd "$debs" && apt-get -qq -o APT::Sandbox::User=root download $(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts \
-        --no-breaks --no-replaces --no-enhances nginx | grep -E '^nginx' | sort -u)) ||
+    download() {
+        # shellcheck disable=SC2046 # a list of packages
+        (cd "$debs" && apt-get -qq -o APT::Sandbox::User=root download $(apt-cache depends --recurse --no-recommends \
+            --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances nginx | grep -E '^nginx' | sort -u))
+    }
+    # Package lists may be older than the packages they name.
+    download 2>/dev/null || { apt-get -qq update && download; } ||
         { echo "tests/lint/nginx.sh: 'apt-get download nginx' failed: run 'apt-get update' and try again." >&2; exit 1; }
 fi
 
