@@ -24,7 +24,7 @@ if ! ls "$debs"/*.deb >/dev/null 2>&1; then
 fi
 
 copy=$(mktemp -d /var/tmp/modhaven-lint.XXXXXX)
-trap 'umount -R "$copy/root" && rm -rf "$copy"' EXIT
+trap 'umount -R "$copy/root" && rm -rf --one-file-system "$copy"' EXIT
 mkdir "$copy/upper" "$copy/work" "$copy/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$copy/upper,workdir=$copy/work" "$copy/root"
 for special in /proc /dev "$project"; do
