@@ -15,7 +15,11 @@ help: ## List what there is to do
 prerequisites:
 	@tests/lab/prerequisites.sh
 
-.venv/installed: requirements/dev.txt | prerequisites
+.PHONY: python
+python:
+	@tests/lab/prerequisites.sh --python
+
+.venv/installed: requirements/dev.txt | python
 	@echo "==> Installing Ansible, the linters and the go command into .venv (pinned, hashed)"
 	@/usr/bin/python3 -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
@@ -30,7 +34,7 @@ down: ## Remove every trace of the lab
 	@tests/lab/down.sh
 
 .PHONY: test
-test: lint unit integration up e2e ## Lint, unit, integration, then end-to-end tests against the lab
+test: prerequisites lint unit integration up e2e ## Lint, unit, integration, then end-to-end tests against the lab
 
 .PHONY: lint
 lint: .venv/installed ## ruff, mypy, ansible-lint, yamllint, shellcheck, gixy and nginx -t

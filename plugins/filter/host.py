@@ -63,6 +63,7 @@ def host_problems(
     facts: Mapping[str, Any],
     ports: Mapping[str, int],
     nginx_minimum: str,
+    vip_address: str = "",
 ) -> list[str]:
     """Every reason why `name` cannot be deployed, one sentence each; empty when it can.
 
@@ -84,12 +85,8 @@ def host_problems(
     if not {"edges", "backends"} & set(groups):
         return problems
     version = str(seen.get("nginx_version", ""))
-    if not version:
-        problems.append(
-            f"{name} neither has nginx nor finds it in its package lists:"
-            " run 'apt-get update' there and look at its sources."
-        )
-    elif _number(version) < _number(str(nginx_minimum)):
+    # Debian's own is new enough; an older one comes from elsewhere.
+    if version and _number(version) < _number(str(nginx_minimum)):
         problems.append(
             f"{name} has nginx {version}, and 'preflight_nginx_minimum' asks for {nginx_minimum}:"
             " upgrade nginx there."
@@ -99,11 +96,31 @@ def host_problems(
             f"{name} has an nginx configuration of its own ({', '.join(seen['foreign'])}),"
             " which modhaven would replace: move it away, or use another host."
         )
+    if seen.get("keepalived_of_others") and "edges" in groups and vip_address:
+        problems.append(
+            f"{name} has a keepalived configuration of its own (/etc/keepalived/keepalived.conf),"
+            " which 'vip_address' would replace: move it away, or use another host."
+        )
     return problems + _listen_problems(seen, name, ports)
+
+
+def interface_of(facts: Mapping[str, Any], address: str) -> str:
+    """The network interface that holds an IPv4 address, from Ansible's facts; "" for none."""
+    for device in facts.get("interfaces", ()):
+        interface = facts.get(str(device).replace("-", "_"), {})
+        held = [interface.get("ipv4", {}), *interface.get("ipv4_secondaries", ())]
+        if any(entry.get("address") == address for entry in held):
+            return str(interface.get("device", device))
+    return ""
 
 
 class FilterModule:
     """Ansible finds the filters through this class."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"host_problems": host_problems, "is_bare": is_bare, "parse_look": parse_look}
+        return {
+            "host_problems": host_problems,
+            "interface_of": interface_of,
+            "is_bare": is_bare,
+            "parse_look": parse_look,
+        }

@@ -85,6 +85,37 @@ def _backend_problems(backends: list[str], hostvars: HostVars) -> list[str]:
     return problems
 
 
+def _edge_problems(edges: list[str], backends: list[str], hostvars: HostVars) -> list[str]:
+    problems = []
+    for name in edges:
+        variables = hostvars[name]
+        ports = {}
+        if _is_true(variables.get("edge_https", True)):
+            ports["edge_https_port"] = str(variables.get("edge_https_port", 443))
+        if _is_true(variables.get("edge_plain_http", False)):
+            ports["edge_http_port"] = str(variables.get("edge_http_port", 80))
+        if not ports:
+            problems.append(
+                f"{name} would answer nobody: 'edge_https' and 'edge_plain_http' are both false."
+            )
+        if name in backends:
+            ports["modhaven_backend_port"] = str(variables.get("modhaven_backend_port", 8443))
+        for double in _doubles(list(ports.values())):
+            owners = " and ".join(f"'{key}'" for key, port in ports.items() if port == double)
+            problems.append(f"{owners} of {name} are both {double}: give each its own port.")
+        own = bool(variables.get("edge_tls_certificate"))
+        if own != bool(variables.get("edge_tls_key")):
+            problems.append(
+                f"{name} has one of 'edge_tls_certificate' and 'edge_tls_key': give both or none."
+            )
+        if own and not variables.get("edge_server_names"):
+            problems.append(
+                f"{name} has 'edge_tls_certificate' and no 'edge_server_names':"
+                " name what the certificate is for, clients will ask for it."
+            )
+    return problems
+
+
 def _vip_problems(edges: list[str], hostvars: HostVars, addresses: list[str]) -> list[str]:
     vips = {str(hostvars[name].get("vip_address", "") or "") for name in edges}
     if len(vips) > 1:
@@ -100,6 +131,8 @@ def _vip_problems(edges: list[str], hostvars: HostVars, addresses: list[str]) ->
         return [
             f"'vip_address' {vip!r} with 'vip_prefix_length' {prefix!r} is no address in a network."
         ]
+    if network.version != 4:
+        return [f"'vip_address' {vip} is an IPv6 address: the VIP is IPv4, give it such a one."]
     if _canonical(vip) in addresses:
         return [f"'vip_address' {vip} is already the address of a host: choose a free address."]
     problems = []
@@ -136,6 +169,7 @@ def inventory_problems(groups: Mapping[str, list[str]], hostvars: HostVars) -> l
         *_group_problems(groups),
         *_name_problems(nodes, hostvars),
         *_backend_problems(backends, hostvars),
+        *_edge_problems(edges, backends, hostvars),
         *_vip_problems(edges, hostvars, addresses),
     ]
 

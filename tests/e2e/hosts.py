@@ -207,9 +207,8 @@ def log_of(edge: str, mark: str, wanted: int = 1) -> dict[str, dict[str, Any]]:
     deadline = time.monotonic() + LOG_SECONDS
     lines: list[str] = []
     while True:
-        # A byte of a client's that is no UTF-8 goes to the log as it came.
         found: bytes = connect(edge).run(f"grep --text {mark} {EDGE_LOG}").stdout_bytes
-        lines = found.decode(errors="replace").splitlines()
+        lines = found.decode().splitlines()
         if len(lines) >= wanted or time.monotonic() > deadline:
             break
     return {record["user_agent"]: record for record in map(json.loads, lines)}

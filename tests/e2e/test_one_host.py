@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 import re
 import subprocess
 import tarfile
@@ -70,7 +71,10 @@ def copy_project() -> None:
     )
     built = ROOT / "inventories/lab/.state/wheelhouse"
     subprocess.run(
-        [ROOT / "roles/backend/files/wheelhouse.sh", ROOT, built, "3.11"],
+        [
+            *(ROOT / "roles/backend/files/wheelhouse.sh", ROOT, built, "/usr/bin/python3"),
+            *("3.11", platform.machine()),
+        ],
         check=True,
         capture_output=True,
     )

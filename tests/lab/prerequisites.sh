@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes this machine able to run the lab: Debian packages and lxc's bridge (lxcbr0, 10.0.3.1/24).
 #
+# Usage: prerequisites.sh [--python]     --python: only what .venv needs, without the lab
 # Everything that can be wrong is checked before anything is changed. Safe to run again; repairs a
 # bridge that an earlier, killed run left half-dead. No service is started on this machine except
 # the bridge's own dnsmasq. What was changed is remembered in /run/modhaven-lab for down.sh.
@@ -8,6 +9,7 @@ set -eu
 
 packages="vagrant vagrant-lxc lxc dnsmasq-base nftables iproute2 sudo mmdebstrap openssh-client
           openssl rsync ca-certificates git python3 python3-venv"
+python_packages="git openssl python3 python3-venv"
 bridge=lxcbr0
 address=10.0.3.1
 state=/run/modhaven-lab
@@ -17,7 +19,7 @@ fail() {
     exit 1
 }
 
-check_machine() {
+check_system() {
     [ "$(id -u)" = 0 ] ||
         fail "the lab needs root (containers, a bridge) and this is user $(id -un): run it with sudo."
     command -v apt-get > /dev/null ||
@@ -30,6 +32,9 @@ check_machine() {
         *) fail "this machine is '$os' and the lxc lab is made for Debian 12 or newer: use such a" \
             "machine, or 'vagrant up --provider=libvirt' or virtualbox." ;;
     esac
+}
+
+check_machine() {
     unshare --fork --pid --mount --propagation unchanged --net --uts --ipc true 2> /dev/null ||
         fail "'unshare --pid --mount --net' was refused: this machine does not let root make" \
             "namespaces (an unprivileged container?); run the lab on a virtual or real machine."
@@ -128,6 +133,13 @@ reconnect_machines() {
     done
 }
 
+if [ "${1:-}" = --python ]; then
+    packages=$python_packages
+    # Nothing to install needs nobody's permission.
+    [ -z "$(missing_packages)" ] || { check_system && install_packages; }
+    exit
+fi
+check_system
 check_machine
 install_packages
 start_bridge

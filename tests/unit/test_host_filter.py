@@ -37,6 +37,7 @@ def problems(
     facts: dict[str, Any] | None = None,
     ports: dict[str, Any] | None = None,
     nginx_minimum: Any = "1.22",
+    vip_address: str = "",
 ) -> list[str]:
     found: list[str] = host.host_problems(
         host.parse_look(look),
@@ -45,6 +46,7 @@ def problems(
         facts=DEBIAN if facts is None else facts,
         ports=PORTS if ports is None else ports,
         nginx_minimum=nginx_minimum,
+        vip_address=vip_address,
     )
     assert [text for text in found if not is_one_sentence(text)] == []
     assert [text for text in found if "node1" not in text] == []
@@ -128,10 +130,31 @@ def test_a_minimum_that_yaml_read_as_a_number() -> None:
 
 
 @pytest.mark.parametrize("line", ["", "nginx_version=\n"])
-def test_no_nginx_to_be_had(line: str) -> None:
-    problem = the_problem(LOOK.replace("nginx_version=1.22.1-9+deb12u3\n", line))
-    assert "neither has nginx nor finds it" in problem
-    assert "apt-get update" in problem
+def test_a_host_without_nginx_gets_debians(line: str) -> None:
+    assert problems(LOOK.replace("nginx_version=1.22.1-9+deb12u3\n", line)) == []
+
+
+def test_a_foreign_keepalived_is_named_where_it_would_be_replaced() -> None:
+    look = LOOK + "keepalived_of_others=yes\n"
+    assert "'vip_address'" in the_problem(look, vip_address="192.0.2.100")
+    assert problems(look) == []
+    assert problems(look, vip_address="192.0.2.100", groups=("backends",)) == []
+
+
+def test_the_interface_is_the_one_that_holds_the_address() -> None:
+    facts = {
+        "interfaces": ["lo", "br-lan", "eth1"],
+        "lo": {"device": "lo", "ipv4": {"address": "127.0.0.1"}},
+        "br_lan": {
+            "device": "br-lan",
+            "ipv4": {"address": "192.0.2.1"},
+            "ipv4_secondaries": [{"address": "192.0.2.2"}],
+        },
+        "eth1": {"device": "eth1"},
+    }
+    assert host.interface_of(facts, "192.0.2.1") == "br-lan"
+    assert host.interface_of(facts, "192.0.2.2") == "br-lan"
+    assert host.interface_of(facts, "192.0.2.3") == ""
 
 
 def test_a_foreign_nginx_configuration_is_named_file_by_file() -> None:
@@ -273,24 +296,20 @@ def test_look_prefers_the_installed_nginx(tmp_path: Path) -> None:
     assert look_here(tmp_path)["nginx_version"] == "1.22.1-9"
 
 
-def test_look_takes_the_candidate_where_nginx_is_not_installed(tmp_path: Path) -> None:
-    tool(tmp_path, "dpkg-query", "exit 1")
-    tool(tmp_path, "apt-cache", "printf 'nginx:\\n  Installed: (none)\\n  Candidate: 1.26.3-3\\n'")
+def test_look_gives_the_version_of_an_nginx_that_is_installed(tmp_path: Path) -> None:
+    tool(tmp_path, "dpkg-query", "echo nginx_version=1.26.3-3")
     assert look_here(tmp_path)["nginx_version"] == "1.26.3-3"
 
 
-def test_look_says_nothing_of_a_candidate_that_is_none(tmp_path: Path) -> None:
-    tool(tmp_path, "dpkg-query", "exit 1")
-    tool(tmp_path, "apt-cache", "printf 'nginx:\\n  Candidate: (none)\\n'")
+@pytest.mark.parametrize("answer", ["exit 1", "echo nginx_version="])
+def test_look_gives_no_version_where_dpkg_knows_the_name_at_most(
+    tmp_path: Path, answer: str
+) -> None:
+    # "unknown ok not-installed": some installed package mentions nginx; dpkg-query succeeds then.
+    tool(tmp_path, "dpkg-query", answer)
     assert "nginx_version" not in look_here(tmp_path)
 
 
-def test_look_takes_the_candidate_where_dpkg_only_knows_the_name(tmp_path: Path) -> None:
-    # "unknown ok not-installed": some installed package mentions nginx; dpkg-query succeeds then.
-    tool(tmp_path, "dpkg-query", "echo nginx_version=")
-    tool(tmp_path, "apt-cache", "echo '  Candidate: 1.22.1-9'")
-    assert look_here(tmp_path)["nginx_version"] == "1.22.1-9"
-
-
 def test_ansible_finds_the_filters() -> None:
-    assert set(host.FilterModule().filters()) == {"host_problems", "is_bare", "parse_look"}
+    names = {"host_problems", "interface_of", "is_bare", "parse_look"}
+    assert set(host.FilterModule().filters()) == names

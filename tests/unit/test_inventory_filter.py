@@ -220,9 +220,7 @@ def test_one_backend_that_is_no_backup_is_enough(false: object) -> None:
 # --- the VIP
 
 
-@pytest.mark.parametrize(
-    ("vip", "prefix"), [("198.51.100.1", 24), ("192.0.2.100", 28), ("2001:db8::100", 64)]
-)
+@pytest.mark.parametrize(("vip", "prefix"), [("198.51.100.1", 24), ("192.0.2.100", 28)])
 def test_a_vip_outside_the_subnet_names_each_edge_and_the_variable(vip: str, prefix: int) -> None:
     values = {"vip_address": vip, "vip_prefix_length": prefix}
     found = problems(edge1=values, edge2=values)
@@ -242,10 +240,39 @@ def test_a_vip_inside_the_subnet(prefix: object) -> None:
     assert problems(edge1=values, edge2=values) == []
 
 
-def test_an_ipv6_vip_inside_the_subnet() -> None:
+def test_an_ipv6_vip_is_refused() -> None:
     values = {"vip_address": "2001:db8::100", "vip_prefix_length": 64}
-    edges = [values | {"modhaven_address": f"2001:db8::{n}"} for n in (1, 2)]
-    assert problems(edge1=edges[0], edge2=edges[1]) == []
+    assert "is an IPv6 address" in the_problem(edge1=values, edge2=values)
+
+
+# --- what an edge answers on
+
+
+@pytest.mark.parametrize("no", [False, "false", "no"])
+def test_an_edge_that_would_answer_nobody(no: object) -> None:
+    problem = the_problem(edge1={"edge_https": no, "edge_plain_http": no})
+    assert "'edge_https' and 'edge_plain_http' are both false" in problem
+
+
+def test_two_ports_of_one_host_are_the_same() -> None:
+    groups = {"edges": ["one"], "backends": ["one"]}
+    (problem,) = inventory.inventory_problems(groups, {"one": {"edge_https_port": 8443}})
+    assert "'edge_https_port' and 'modhaven_backend_port' of one are both 8443" in problem
+    assert problems(edge1={"edge_https_port": 8443}) == []
+
+
+@pytest.mark.parametrize("given", ["edge_tls_certificate", "edge_tls_key"])
+def test_half_a_certificate(given: str) -> None:
+    found = problems(edge1={given: "/x", "edge_server_names": ["goproxy.corp.example"]})
+    assert found == [
+        "edge1 has one of 'edge_tls_certificate' and 'edge_tls_key': give both or none."
+    ]
+
+
+def test_a_certificate_without_a_name_to_ask_for() -> None:
+    own = {"edge_tls_certificate": "/x", "edge_tls_key": "/y"}
+    assert "no 'edge_server_names'" in the_problem(edge1=own)
+    assert problems(edge1=own | {"edge_server_names": ["goproxy.corp.example"]}) == []
 
 
 @pytest.mark.parametrize(

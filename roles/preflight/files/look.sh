@@ -7,13 +7,14 @@ exists systemd /run/systemd/system
 exists modhaven_nginx /etc/nginx/modhaven.loaded
 exists modhaven_app /opt/modhaven/current/installed
 exists keepalived /etc/keepalived/keepalived.conf
+if [ -e /etc/keepalived/keepalived.conf ] && ! grep -q '^vrrp_instance modhaven' /etc/keepalived/keepalived.conf; then
+    echo "keepalived_of_others=yes"
+fi
 exists update_ca_certificates /usr/sbin/update-ca-certificates
 if python3 -c 'import apt' 2>/dev/null; then echo "python_apt=yes"; else echo "python_apt=no"; fi
 
-# The version that is installed, else the one that would be.
 # A package that others only mention is known to dpkg too, without a version.
-dpkg-query --show --showformat='nginx_version=${Version}\n' nginx 2>/dev/null | grep '=.' ||
-    apt-cache policy nginx 2>/dev/null | sed -n 's/^  Candidate: \([0-9].*\)/nginx_version=\1/p'
+dpkg-query --show --showformat='nginx_version=${Version}\n' nginx 2>/dev/null | grep '=.'
 
 # An nginx configuration that is neither ours nor the package's own.
 if [ -e /etc/nginx/nginx.conf ] && ! grep -q modhaven /etc/nginx/nginx.conf; then
