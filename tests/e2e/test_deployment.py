@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.e2e import cluster, golang
 from tests.e2e.playbook import play
-from tests.lab import remote
+from tests.lab import faults, remote
+from tests.lab.web import get
 
 LAB = "inventories/lab"
 
@@ -30,6 +31,64 @@ def test_check_mode_shows_what_a_changed_variable_would_change_and_changes_nothi
     assert set(run.changed()) == set(cluster.names("edges"))
     for edge in cluster.names("edges"):
         assert "keepalive 17;" not in remote.run(edge, "nginx", "-T").stdout
+
+
+def test_check_mode_passes_before_the_app_is_upgraded() -> None:
+    release = "/opt/modhaven/releases/next"
+    run = play("site.yml", LAB, "--check", "--diff", "-e", f"_backend_release_dir={release}")
+    assert run.ok, run.output
+    assert set(run.changed()) == set(cluster.names("backends"))
+
+
+def app_process(backend: str) -> str:
+    return remote.run(backend, "systemctl", "show", "--property=MainPID", "modhaven").stdout
+
+
+def workers(backend: str) -> set[str]:
+    return set(
+        remote.run(backend, "pgrep", "--parent", app_process(backend)[8:].strip()).stdout.split()
+    )
+
+
+def test_the_app_takes_a_new_configuration_without_being_restarted() -> None:
+    backend = cluster.names("backends")[0]
+    process, before = app_process(backend), workers(backend)
+    option = ("-e", "backend_not_found_seconds=61")
+    try:
+        run = play("site.yml", LAB, *option)
+        assert run.ok, run.output
+        assert set(run.changed()) == set(cluster.names("backends"))
+        assert app_process(backend) == process
+        remote.wait_until("new workers", lambda: not before & workers(backend), timeout=60)
+        answer = get(cluster.vip(), "/example.com/modhaven-has-none-such/@v/v1.0.0.info")
+        assert "max-age=61" in answer.headers["cache-control"]
+        again = play("site.yml", LAB, *option)
+        assert again.changed() == {}, again.output
+    finally:
+        assert play("site.yml", LAB).ok
+
+
+def test_a_run_that_was_cut_short_is_completed_by_the_next() -> None:
+    backend = cluster.names("backends")[0]
+    process = app_process(backend)
+    # What is left when a run dies after it has installed something and before the app has taken it.
+    remote.run(backend, "rm", "/etc/modhaven/applied")
+    remote.run(backend, "rm", "-rf", "/etc/nginx/modhaven.loaded")
+    run = play("site.yml", LAB)
+    assert run.ok, run.output
+    assert set(run.changed()) == {backend}
+    assert app_process(backend) != process
+
+
+def test_a_dead_host_does_not_keep_the_others_from_being_deployed() -> None:
+    dead = cluster.backups()[0].name
+    with faults.host_stopped(dead):
+        run = play("site.yml", LAB, "-e", "edge_pool_keepalive=63")
+    assert not run.ok
+    assert run.recap[dead]["unreachable"] == 1
+    assert set(run.changed()) == set(cluster.names("edges"))
+    assert all(counts["failed"] == 0 for counts in run.recap.values())
+    assert play("site.yml", LAB).ok
 
 
 def test_a_configuration_that_nginx_refuses_is_never_live() -> None:
