@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.e2e import cluster, golang
 from tests.e2e.playbook import play
 from tests.lab import faults, remote
 from tests.lab.web import get
 
 LAB = "inventories/lab"
+# Each test runs the whole playbook several times.
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_a_second_run_changes_nothing_on_any_host() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NEW = "backend4"
 ADDRESS = "10.0.3.24"
 LOAD_SECONDS = 60
+pytestmark = pytest.mark.timeout(900)
 SERVICES = ("nginx.service", "modhaven.service", "keepalived.service")
 
 

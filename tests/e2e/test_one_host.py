@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 HOST = "solo1"
 ADDRESS = "10.0.3.61"
 PROJECT = "/root/modhaven"
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
