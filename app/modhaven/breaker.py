@@ -10,15 +10,17 @@ class Breaker:
     """Opens after ``failures`` in a row, or at once on a timeout; tells when a probe is due.
 
     A timeout opens it at once because it is the costly failure: every request that tried the same
-    black hole would wait as long. A user's request is never the probe.
+    black hole would wait as long. A user's request is never the probe, unless ``probed`` is off.
     """
 
-    def __init__(self, *, failures: int, open_seconds: float) -> None:
+    def __init__(self, *, failures: int, open_seconds: float, probed: bool = True) -> None:
         """Start closed. ``open_seconds`` is the pause between two probes."""
         self._limit = failures
         self._open_seconds = open_seconds
+        self._probed = probed
         self._guard = threading.Lock()
         self._failures = 0
+        self._timeouts = 0
         self._open = False
         self._probe_at = 0.0
 
@@ -27,8 +29,19 @@ class Breaker:
         """Tell whether requests should skip this upstream."""
         return self._open
 
+    def lets_through(self) -> bool:
+        """Tell whether a request may be sent; where nothing probes, one per pause is the probe."""
+        return not self._open or (not self._probed and self.claim_probe())
+
     def succeeded(self) -> None:
         """Note an answer, also one that says not found: the upstream is well."""
+        with self._guard:
+            self._failures = 0
+            self._timeouts = 0
+            self._open = False
+
+    def found_well(self) -> None:
+        """Note a good probe; what it answers is no proof that it gives modules, too."""
         with self._guard:
             self._failures = 0
             self._open = False
@@ -37,10 +50,13 @@ class Breaker:
         """Note a request that got no answer of use."""
         with self._guard:
             self._failures += 1
+            self._timeouts += timed_out
             if not self._open and (timed_out or self._failures >= self._limit):
                 self._open = True
                 # One slow answer is no black hole: after a timeout the first probe is due at once.
-                self._probe_at = time.monotonic() + (0 if timed_out else self._open_seconds)
+                # Where probes go well and requests time out, it stays out for a while.
+                at_once = timed_out and self._probed and self._timeouts <= self._limit
+                self._probe_at = time.monotonic() + (0 if at_once else self._open_seconds)
 
     def claim_probe(self) -> bool:
         """Tell one caller, once per pause, that it should probe now."""

@@ -13,18 +13,21 @@ from gunicorn.app.base import BaseApplication
 
 from modhaven.chain import Chain
 from modhaven.chain_spec import UpstreamSpec
-from modhaven.config import ConfigError
+from modhaven.checks import ConfigError
 from modhaven.databases import Database
 from modhaven.gateway import Gateway
+from modhaven.peers import Peers
 from modhaven.store.disk import DiskStore
-from modhaven.upstream import Upstream, make_session
+from modhaven.transport import make_session
+from modhaven.upstream import Upstream
 from modhaven.verify import Verifier
 from modhaven.wsgi import App
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modhaven.config import Config, Peer, SumDB
+    from modhaven.config import Config
+    from modhaven.settings import Peer, SumDB
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +39,11 @@ _KEEPALIVE_SECONDS = 75
 
 def build(config: Config) -> App:
     """Join the parts for one worker process; StoreError when the store cannot be opened."""
-    session = make_session(ca_file=config.ca_file, pool_size=config.threads)
 
     def upstream(spec: UpstreamSpec) -> Upstream:
         return Upstream(
             spec,
-            session=session,
+            session=make_session(ca_file=config.ca_file, pool_size=config.threads, spec=spec),
             timeouts=config.upstream_timeouts,
             retries=config.upstream_retries,
             breaker=config.breaker,
@@ -49,6 +51,7 @@ def build(config: Config) -> App:
 
     sources = [upstream(spec) for spec in config.upstreams]
     mirrors = [source for source in sources if not source.is_off]
+    nosumdb = ",".join(filter(None, (config.nosumdb, config.private)))
     store = DiskStore(config.store.path, min_free_bytes=config.store.min_free_bytes)
 
     def database(spec: SumDB) -> Database:
@@ -60,7 +63,7 @@ def build(config: Config) -> App:
             # With upstreams off, nobody outside is asked anything.
             itself=upstream(itself) if mirrors else None,
             folder=store.folder(f"sumdb/{spec.name}"),
-            nosumdb=config.nosumdb,
+            nosumdb=nosumdb,
         )
 
     def peer(spec: Peer) -> Upstream:
@@ -84,11 +87,12 @@ def build(config: Config) -> App:
     first = next(iter(databases.values()), None)
     gateway = Gateway(
         store=store,
-        modules=Chain(sources),
-        peers=Chain([peer(spec) for spec in config.peers]),
+        modules=Chain(sources, private=config.private, hedge=config.hedge),
+        peers=Peers([peer(spec) for spec in config.peers], seconds=config.peer_seconds),
         databases=databases,
-        verifier=Verifier(first.client if first else None, nosumdb=config.nosumdb),
+        verifier=Verifier(first.client if first else None, nosumdb=nosumdb),
         freshness=config.freshness,
+        private=config.private,
     )
     return App(config=config, gateway=gateway, store=store)
 

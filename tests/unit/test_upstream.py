@@ -16,7 +16,7 @@ from modhaven.breaker import Breaker
 from modhaven.chain import Chain, ChainError
 from modhaven.chain_spec import parse_chain
 from modhaven.config import BreakerConfig, Timeouts
-from modhaven.upstream import AttemptError, Deadline, Upstream, make_session
+from modhaven.upstream import AttemptError, Deadline, Turn, Upstream, make_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,9 @@ def make(session: requests.Session, chain: str, *, retries: int = 2) -> list[Ups
     ]
 
 
-def fetch(upstream: Upstream, path: str = "x", limit: int = 1000, seconds: float = 5) -> bytes:
+def fetch(
+    upstream: Upstream | Turn, path: str = "x", limit: int = 1000, seconds: float = 5
+) -> bytes:
     sink = io.BytesIO()
     upstream.fetch(path, sink, limit=limit, deadline=Deadline.after(seconds))
     return sink.getvalue()
