@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gunicorn.app.base import BaseApplication
 
+from modhaven.board import Board
 from modhaven.chain import Chain
 from modhaven.chain_spec import UpstreamSpec
 from modhaven.checks import ConfigError
@@ -37,8 +38,12 @@ _WORKER_SILENCE_SECONDS = 60
 _KEEPALIVE_SECONDS = 75
 
 
-def build(config: Config) -> App:
-    """Join the parts for one worker process; StoreError when the store cannot be opened."""
+def build(config: Config, board: Board | None = None) -> App:
+    """Join the parts for one worker process; StoreError when the store cannot be opened.
+
+    ``board`` is the one that all workers share.
+    """
+    board = board or Board()
 
     def upstream(spec: UpstreamSpec) -> Upstream:
         return Upstream(
@@ -47,6 +52,7 @@ def build(config: Config) -> App:
             timeouts=config.upstream_timeouts,
             retries=config.upstream_retries,
             breaker=config.breaker,
+            place=board.place(spec.url),
         )
 
     sources = [upstream(spec) for spec in config.upstreams]
@@ -104,6 +110,8 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         """Take what reads the configuration, now and at each SIGHUP."""
         self._load = load
         self._modhaven = load()
+        # Made here, so that every worker inherits it.
+        self._board = Board()
         super().__init__()
 
     def load_config(self) -> None:
@@ -131,7 +139,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
     def load(self) -> App:
         """Build the application in a worker (gunicorn's hook)."""
-        return build(self._modhaven)
+        return build(self._modhaven, self._board)
 
 
 def run(load: Callable[[], Config]) -> None:

@@ -21,6 +21,7 @@ from modhaven.reply import TRANSIENT, check_status, copy
 from modhaven.transport import make_session
 
 if TYPE_CHECKING:
+    from modhaven.board import Place
     from modhaven.chain_spec import UpstreamSpec
     from modhaven.settings import BreakerConfig, Timeouts
 
@@ -43,8 +44,12 @@ class Upstream:
         timeouts: Timeouts,
         retries: int,
         breaker: BreakerConfig,
+        place: Place | None = None,
     ) -> None:
-        """Bind a source to its session and its bounds; its own go before the common ones."""
+        """Bind a source to its session and its bounds; its own go before the common ones.
+
+        At ``place`` the other workers hear of its timeouts.
+        """
         own = {
             key: value
             for key in ("connect_seconds", "first_byte_seconds", "total_seconds")
@@ -55,7 +60,10 @@ class Upstream:
         self.falls_through = spec.falls_through
         self.is_off = spec.is_off
         self.breaker = Breaker(
-            failures=breaker.failures, open_seconds=breaker.open_seconds, probed=spec.health_check
+            failures=breaker.failures,
+            open_seconds=breaker.open_seconds,
+            probed=spec.health_check,
+            place=place,
         )
         self.latencies = Latencies()
         self._spec = spec

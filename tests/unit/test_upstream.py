@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.conftest import FakeUpstream, Reply
 
+from modhaven.board import Board
 from modhaven.breaker import Breaker
 from modhaven.chain import Chain, ChainError
 from modhaven.chain_spec import parse_chain
@@ -287,3 +288,18 @@ def test_breaker_opens_and_is_not_probed_at_once() -> None:
         breaker.failed(timed_out=False)
     assert breaker.is_open
     assert not breaker.claim_probe()
+
+
+def test_workers_hear_of_each_others_timeouts() -> None:
+    board = Board()
+    mine, other = (
+        Breaker(failures=3, open_seconds=60, place=board.place("https://a.b")) for _ in range(2)
+    )
+    mine.failed(timed_out=False)
+    assert not other.is_open
+    mine.failed(timed_out=True)
+    assert other.is_open
+    assert other.claim_probe()
+    other.found_well()
+    assert not other.is_open
+    assert mine.is_open
