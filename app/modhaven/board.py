@@ -1,7 +1,7 @@
 """What the worker processes of one server tell each other: when an upstream last timed out.
 
-Shared memory, made before the workers are forked; each upstream has a place by its address. Two that
-share a place by chance cost each other a probe, no more.
+Shared memory, made before the workers are forked; each upstream has a place by its address. Two
+that share a place by chance cost each other a probe, no more.
 """
 
 from __future__ import annotations
