@@ -232,8 +232,9 @@ class Gateway:
             return sink.getvalue()
 
         known = self._store.get_mutable(request.path)
-        # With an answer at hand, though a stale one, nobody is kept waiting for a slow upstream.
-        persist = known is None or known.age > self._freshness.stale_max_seconds
+        # With an answer at hand, though stale, nobody waits long for what is known to be down.
+        stale = known is not None and known.age <= self._freshness.stale_max_seconds
+        persist = not (stale and self._modules.is_dark(request.module))
         body, source = self._modules.walk(use, module=request.module, hedged=True, persist=persist)
         found = Found(source=source, body=body)
         self._keep(request, found)
