@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
@@ -39,8 +40,9 @@ class Reply:
 class FakeUpstream:
     """An HTTP server on loopback that answers by path, and counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.replies: dict[str, list[Reply]] = {}
+        self.headers: list[tuple[str, dict[str, str]]] = []
         self.default = Reply(status=404, body=b"not here\n")
         self.counts: Counter[str] = Counter()
         self.released = threading.Event()
@@ -52,6 +54,7 @@ class FakeUpstream:
             def do_GET(self) -> None:
                 path = self.path.lstrip("/")
                 fake.counts[path] += 1
+                fake.headers.append((path, dict(self.headers)))
                 script = fake.replies.get(path, [fake.default])
                 reply = script.pop(0) if len(script) > 1 else script[0]
                 if reply.hang:
@@ -78,11 +81,19 @@ class FakeUpstream:
             daemon_threads = True
             request_queue_size = 256
 
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Say nothing of clients that leave, or refuse our certificate."""
+
         self._server = Server(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            # In the handler's thread: a handshake must not hold up the others.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
         self.name = f"127.0.0.1:{self._server.server_port}"
-        self.url = f"http://{self.name}"
+        self.url = f"{'http' if tls is None else 'https'}://{self.name}"
 
     def script(self, path: str, *replies: Reply) -> None:
         """Answer ``path`` with these in order, the last one for ever."""

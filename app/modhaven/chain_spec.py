@@ -8,22 +8,56 @@ after any failure.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from modhaven.globs import match_prefix_patterns
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamSpec:
-    """One source. ``falls_through``: the next one is asked after any failure (the pipe)."""
+    """One source. ``falls_through``: the next one is asked after any failure (the pipe).
+
+    What is None is as for every upstream. ``modules`` and ``not_modules`` are patterns in
+    GOPRIVATE's syntax, ``proxy`` a URL, and ``fallback`` tells that every primary one goes first.
+    """
 
     name: str
     url: str
     falls_through: bool
+    connect_seconds: float | None = None
+    first_byte_seconds: float | None = None
+    total_seconds: float | None = None
+    retries: int | None = None
+    proxy: str = ""
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    credentials_file: Path | None = None
+    modules: str = ""
+    not_modules: str = ""
+    health_check: bool = True
+    fallback: bool = False
 
     @property
     def is_off(self) -> bool:
         """The word ``off``: no source is asked here or later."""
         return self.url == "off"
+
+    def is_for(self, module: str, *, private: bool) -> bool:
+        """Tell whether ``module`` may be asked for here.
+
+        A private one may not where nobody wrote that its modules are to be had here.
+        """
+        if match_prefix_patterns(self.not_modules, module):
+            return False
+        if self.modules:
+            return match_prefix_patterns(self.modules, module)
+        return not private
 
 
 def parse_chain(text: str) -> tuple[UpstreamSpec, ...]:
@@ -69,5 +103,5 @@ def unique(specs: list[UpstreamSpec]) -> tuple[UpstreamSpec, ...]:
     for spec in specs:
         count = seen[spec.name] = seen.get(spec.name, 0) + 1
         name = spec.name if count == 1 else f"{spec.name}#{count}"
-        named.append(UpstreamSpec(name=name, url=spec.url, falls_through=spec.falls_through))
+        named.append(replace(spec, name=name))
     return tuple(named)

@@ -16,79 +16,44 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from modhaven.chain_spec import UpstreamSpec, make_spec, parse_chain, unique
+from modhaven import chain_options, checks
+from modhaven.chain_spec import UpstreamSpec, make_spec, parse_chain
+from modhaven.checks import ConfigError
+from modhaven.settings import (
+    BreakerConfig,
+    Freshness,
+    Hedge,
+    Peer,
+    PeerTLS,
+    StoreConfig,
+    SumDB,
+    Timeouts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    Check = Callable[[object], object]
+    from modhaven.checks import Check
+
+__all__ = [
+    "BreakerConfig",
+    "Config",
+    "ConfigError",
+    "Freshness",
+    "Hedge",
+    "Peer",
+    "PeerTLS",
+    "StoreConfig",
+    "SumDB",
+    "Timeouts",
+    "from_mapping",
+    "known_keys",
+    "load",
+    "parse_sumdb",
+]
 
 PUBLIC_CHAIN = "https://goproxy.cn|https://goproxy.io|https://proxy.golang.org"
 PUBLIC_SUMDB = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
-
-
-class ConfigError(Exception):
-    """The configuration is wrong; the text is one sentence that names the key."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SumDB:
-    """A checksum database: its name, its verifier key ``name+hash+key``, and where it answers."""
-
-    name: str
-    key: str
-    url: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
-    """Bounds of one request to an upstream."""
-
-    connect_seconds: float = 2.0
-    first_byte_seconds: float = 5.0
-    total_seconds: float = 300.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerConfig:
-    """When an upstream is left out: after ``failures`` in a row, probed every ``open_seconds``."""
-
-    failures: int = 3
-    open_seconds: float = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Freshness:
-    """How long answers that may change are kept."""
-
-    mutable_seconds: int = 60
-    not_found_seconds: int = 60
-    stale_max_seconds: int = 604800
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreConfig:
-    """Where modules are kept, and how much of the file system stays free."""
-
-    path: Path
-    min_free_bytes: int = 1 << 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """A sibling backend, asked for what its store holds when every upstream has failed."""
-
-    name: str
-    url: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerTLS:
-    """What peers are checked against, and what we show them: PEM files."""
-
-    ca_file: Path
-    certificate_file: Path
-    key_file: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +67,11 @@ class Config:
     upstream_timeouts: Timeouts = field(default_factory=Timeouts)
     upstream_retries: int = 2
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    hedge: Hedge = field(default_factory=Hedge)
+    private: str = ""
     request_deadline_seconds: float = 300.0
     peers: tuple[Peer, ...] = ()
+    peer_seconds: float = 3.0
     peer_tls: PeerTLS | None = None
     ca_file: Path = field(default_factory=lambda: Path(system_ca_file()))
     sumdb: tuple[SumDB, ...] = field(default_factory=lambda: (parse_sumdb(PUBLIC_SUMDB),))
@@ -143,7 +111,7 @@ def load(path: Path) -> Config:
 
 def from_mapping(data: object) -> Config:
     """Build the configuration from parsed YAML; ConfigError names the first key that is wrong."""
-    values = _section("", data, _KEYS)
+    values = checks.section("", data, _KEYS)
     store = values.get("store")
     if isinstance(store, dict) and "path" not in store:
         store["path"] = default_store()
@@ -151,6 +119,7 @@ def from_mapping(data: object) -> Config:
         "store": StoreConfig,
         "upstream_timeouts": Timeouts,
         "breaker": BreakerConfig,
+        "hedge": Hedge,
         "freshness": Freshness,
         "peer_tls": PeerTLS,
     }
@@ -161,7 +130,24 @@ def from_mapping(data: object) -> Config:
                 values[key] = factory(**section)
             except TypeError:
                 raise ConfigError(f"{key} lacks one of its keys: all of them are needed") from None
+    hedge = values.get("hedge")
+    if isinstance(hedge, Hedge) and hedge.min_seconds > hedge.max_seconds:
+        raise ConfigError(
+            f"hedge.min_seconds must not be above hedge.max_seconds, which is {hedge.max_seconds:g}"
+        )
     return Config(**values)  # type: ignore[arg-type] # each value was checked against its key
+
+
+def known_keys() -> list[str]:
+    """Return every key there is: ``node``, ``store.path``, ``upstreams[].name``."""
+    lists = {"upstreams": chain_options.OPTIONS, "peers": dict.fromkeys(("name", "url"))}
+    names: list[str] = []
+    for key in _KEYS:
+        if key in _SECTIONS:
+            names += [f"{key}.{name}" for name in _SECTIONS[key]]
+        else:
+            names += [key, *(f"{key}[].{name}" for name in lists.get(key, ()))]
+    return names
 
 
 def parse_sumdb(text: str) -> SumDB:
@@ -176,58 +162,6 @@ def parse_sumdb(text: str) -> SumDB:
     return SumDB(name=name, key=key, url=url.rstrip("/"))
 
 
-def _section(name: str, data: object, keys: Mapping[str, Check]) -> dict[str, object]:
-    if not isinstance(data, dict):
-        raise ConfigError(f"{name or 'the configuration'} must be a mapping of keys to values")
-    values: dict[str, object] = {}
-    for key, value in data.items():
-        full = f"{name}.{key}" if name else str(key)
-        check = keys.get(key)
-        if check is None:
-            known = ", ".join(sorted(keys))
-            raise ConfigError(f"{full} is not a configuration key; the keys here are {known}")
-        try:
-            values[key] = check(value)
-        except ValueError as error:
-            raise ConfigError(f"{full} {error}") from None
-    return values
-
-
-def _text(pattern: str, meaning: str) -> Check:
-    def check(value: object) -> str:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise ValueError(f"must be {meaning}, not {value!r}")
-        return value
-
-    return check
-
-
-def _whole(low: int, high: int) -> Check:
-    def check(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}, not {value!r}")
-        return value
-
-    return check
-
-
-def _seconds(low: float, high: float) -> Check:
-    def check(value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"must be a number of seconds, not {value!r}")
-        if not low <= value <= high:
-            raise ValueError(f"must be from {low:g} to {high:g} seconds, not {value:g}")
-        return float(value)
-
-    return check
-
-
-def _path(value: object) -> Path:
-    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-        raise ValueError(f"must be an absolute path, not {value!r}")
-    return Path(value)
-
-
 def _listen(value: object) -> str:
     if isinstance(value, str):
         if re.fullmatch(r"unix:/[^\0]+", value):
@@ -236,27 +170,6 @@ def _listen(value: object) -> str:
         if colon and host and re.fullmatch(r"[0-9]{1,5}", port) and int(port) < 1 << 16:
             return value
     raise ValueError(f"must be host:port or unix:/path, not {value!r}")
-
-
-def _upstreams(value: object) -> tuple[UpstreamSpec, ...]:
-    if isinstance(value, str):
-        return parse_chain(value)
-    if not isinstance(value, list) or not value:
-        raise ValueError("must be a Go-style string such as https://a|https://b, or a list")
-    specs = []
-    for number, entry in enumerate(value):
-        if not isinstance(entry, dict) or not isinstance(entry.get("url"), str):
-            raise ValueError(f"entry {number + 1} must be a mapping with a url")
-        unknown = sorted(str(key) for key in entry.keys() - {"name", "url", "falls_through"})
-        if unknown:
-            raise ValueError(f"entry {number + 1} has the unknown key {unknown[0]}")
-        name, falls_through = entry.get("name", ""), entry.get("falls_through", True)
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._:-]{0,64}", name):
-            raise ValueError(f"entry {number + 1}: name may have letters, digits and . _ : - only")
-        if not isinstance(falls_through, bool):
-            raise ValueError(f"entry {number + 1}: falls_through must be true or false")
-        specs.append(make_spec(entry["url"], falls_through=falls_through, name=name))
-    return unique(specs)
 
 
 def _peers(value: object) -> tuple[Peer, ...]:
@@ -280,54 +193,58 @@ def _sumdbs(value: object) -> tuple[SumDB, ...]:
     return tuple(parse_sumdb(str(text)) for text in texts)
 
 
-def _patterns(value: object) -> str:
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        value = ",".join(value)
-    if not isinstance(value, str):
-        raise ValueError("must be GONOSUMDB patterns separated by commas")
-    return value
-
-
 _DAY = 86400
+_SECTIONS: Mapping[str, Mapping[str, Check]] = {
+    "store": {"path": checks.path, "min_free_bytes": checks.whole(0, 1 << 60)},
+    "upstream_timeouts": {
+        "connect_seconds": checks.seconds(0.1, 60),
+        "patience_seconds": checks.seconds(0.1, 600),
+        "first_byte_seconds": checks.seconds(0.1, 600),
+        "total_seconds": checks.seconds(1, 3600),
+    },
+    "breaker": {"failures": checks.whole(1, 100), "open_seconds": checks.seconds(0.1, 3600)},
+    "hedge": {
+        "enabled": checks.flag,
+        "min_seconds": checks.seconds(0.01, 60),
+        "max_seconds": checks.seconds(0.01, 60),
+    },
+    "peer_tls": {
+        "ca_file": checks.path,
+        "certificate_file": checks.path,
+        "key_file": checks.path,
+    },
+    "freshness": {
+        "mutable_seconds": checks.whole(0, _DAY),
+        "not_found_seconds": checks.whole(0, _DAY),
+        "stale_max_seconds": checks.whole(0, 365 * _DAY),
+    },
+}
+
+
+def _section(name: str) -> Check:
+    return lambda value: checks.section(name, value, _SECTIONS[name])
+
+
 _KEYS: Mapping[str, Check] = {
-    "node": _text(r"[A-Za-z0-9._-]{1,253}", "a host name"),
+    "node": checks.text(r"[A-Za-z0-9._-]{1,253}", "a host name"),
     "listen": _listen,
-    "store": lambda value: _section(
-        "store", value, {"path": _path, "min_free_bytes": _whole(0, 1 << 60)}
-    ),
-    "upstreams": _upstreams,
-    "upstream_timeouts": lambda value: _section(
-        "upstream_timeouts",
-        value,
-        {
-            "connect_seconds": _seconds(0.1, 60),
-            "first_byte_seconds": _seconds(0.1, 600),
-            "total_seconds": _seconds(1, 3600),
-        },
-    ),
-    "upstream_retries": _whole(0, 10),
-    "breaker": lambda value: _section(
-        "breaker", value, {"failures": _whole(1, 100), "open_seconds": _seconds(0.1, 3600)}
-    ),
-    "request_deadline_seconds": _seconds(1, 3600),
+    "store": _section("store"),
+    "upstreams": chain_options.upstreams,
+    "upstream_timeouts": _section("upstream_timeouts"),
+    "upstream_retries": checks.whole(0, 10),
+    "breaker": _section("breaker"),
+    "hedge": _section("hedge"),
+    "private": checks.patterns,
+    "request_deadline_seconds": checks.seconds(1, 3600),
     "peers": _peers,
-    "peer_tls": lambda value: _section(
-        "peer_tls", value, {"ca_file": _path, "certificate_file": _path, "key_file": _path}
-    ),
-    "ca_file": _path,
+    "peer_seconds": checks.seconds(0.1, 60),
+    "peer_tls": _section("peer_tls"),
+    "ca_file": checks.path,
     "sumdb": _sumdbs,
-    "nosumdb": _patterns,
-    "freshness": lambda value: _section(
-        "freshness",
-        value,
-        {
-            "mutable_seconds": _whole(0, _DAY),
-            "not_found_seconds": _whole(0, _DAY),
-            "stale_max_seconds": _whole(0, 365 * _DAY),
-        },
-    ),
-    "drain_file": _path,
-    "workers": _whole(1, 64),
-    "threads": _whole(1, 1024),
-    "graceful_timeout_seconds": _whole(1, 3600),
+    "nosumdb": checks.patterns,
+    "freshness": _section("freshness"),
+    "drain_file": checks.path,
+    "workers": checks.whole(1, 64),
+    "threads": checks.whole(1, 1024),
+    "graceful_timeout_seconds": checks.whole(1, 3600),
 }

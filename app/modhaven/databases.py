@@ -14,16 +14,16 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modhaven import sumdb
-from modhaven.chain import Attempt, ask, skip
+from modhaven import modpath, sumdb
+from modhaven.attempt import Attempt, AttemptError, Deadline
+from modhaven.chain import ask, skip
 from modhaven.protocol import Kind, Request
-from modhaven.upstream import AttemptError, Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from modhaven.upstream import Upstream
+    from modhaven.upstream import Turn, Upstream
 
 log = logging.getLogger(__name__)
 # Bytes; a tile has 8 KiB, a record some lines.
@@ -39,6 +39,8 @@ class Asking:
     deadline: Deadline
     attempts: list[Attempt] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
+    # What failed in a first, hurried round, by upstream and path.
+    failed: dict[tuple[str, str], AttemptError] = field(default_factory=dict)
 
 
 # The client fetches tiles in threads of its own, each in a copy of the asking thread's context.
@@ -66,13 +68,19 @@ class Database:
 
         Raises note.MalformedKeyError.
         """
-        sources = [(mirror, f"sumdb/{name}/") for mirror in mirrors]
+        # One that is for some modules only has no say about the log of all.
+        sources = [(mirror, f"sumdb/{name}/") for mirror in mirrors if mirror.serves_all]
         if itself is not None:
             sources.append((itself, ""))
         self._upstreams = [upstream for upstream, _ in sources]
         self.client = sumdb.Client(
             key,
-            [self._fetcher(upstream, prefix) for upstream, prefix in sources],
+            # All in a hurry, so that a black hole delays little; then the slow ones once more.
+            [
+                self._fetcher(upstream, prefix, hurried=hurried)
+                for hurried in (True, False)
+                for upstream, prefix in sources
+            ],
             sumdb.DiskState(folder),
             nosumdb=nosumdb,
             on_failure=self._passed_over,
@@ -88,22 +96,28 @@ class Database:
             case _:
                 return self.client.latest()
 
-    def _fetcher(self, upstream: Upstream, prefix: str) -> sumdb.Fetch:
+    def _fetcher(self, upstream: Upstream, prefix: str, *, hurried: bool) -> sumdb.Fetch:
         def fetch(path: str) -> bytes:
             asked = _asking.get(None) or Asking(Deadline.after(_DEFAULT_SECONDS))
-            if upstream.breaker.is_open and not all(u.breaker.is_open for u in self._upstreams):
+            before = asked.failed.get((upstream.name, path))
+            if not hurried and (before is None or not before.hurried):
+                raise _failure(upstream, path, before or AttemptError("gave nothing of use"))
+            if not upstream.is_for(_module(path), private=False):
+                raise sumdb.Unreachable(f"{upstream.name}: not asked about this module")
+            dark = all(u.breaker.is_open for u in self._upstreams)
+            if not dark and not upstream.breaker.lets_through():
                 asked.attempts.append(skip(upstream))
                 raise sumdb.Unreachable(f"{upstream.name}: skipped, it failed just now")
             sink = io.BytesIO()
+
+            def use(turn: Turn) -> None:
+                turn.fetch(prefix + path, sink, limit=_LIMIT, deadline=asked.deadline)
+
             try:
-                ask(
-                    upstream,
-                    lambda u: u.fetch(prefix + path, sink, limit=_LIMIT, deadline=asked.deadline),
-                    asked.attempts,
-                )
+                ask(upstream, use, asked.attempts, hurried=hurried)
             except AttemptError as error:
-                kind = sumdb.NotFound if error.not_found else sumdb.Unreachable
-                raise kind(f"{upstream.name}: {path}: {error}") from error
+                asked.failed[upstream.name, path] = error
+                raise _failure(upstream, path, error) from error
             asked.sources.append(upstream.name)
             return sink.getvalue()
 
@@ -112,3 +126,15 @@ class Database:
     def _passed_over(self, error: sumdb.SumdbError) -> None:
         if isinstance(error, sumdb.SecurityError):
             log.error("a source of a checksum database gave what it cannot prove: %s", error)
+
+
+def _failure(upstream: Upstream, path: str, error: AttemptError) -> sumdb.SumdbError:
+    kind = sumdb.NotFound if error.not_found else sumdb.Unreachable
+    return kind(f"{upstream.name}: {path}: {error}")
+
+
+def _module(path: str) -> str:
+    """Return the module a path of the database tells about, empty where it is none."""
+    if not path.startswith("lookup/"):
+        return ""
+    return modpath.unescape_path(path.removeprefix("lookup/").rpartition("@")[0])

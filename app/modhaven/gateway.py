@@ -6,6 +6,7 @@ UnavailableError or store.base.StoreError.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import time
@@ -13,24 +14,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modhaven import content, semver, sumdb
-from modhaven.chain import Chain, ChainError
+from modhaven.attempt import AttemptError
+from modhaven.chain import ChainError
 from modhaven.databases import asking
 from modhaven.flight import Flights
+from modhaven.globs import match_prefix_patterns
 from modhaven.modpath import escape_version
+from modhaven.peers import NoPeerError
 from modhaven.protocol import Class, Kind, Request
 from modhaven.recent import Recent
 from modhaven.store.base import LockTimeoutError, Mutable, Stored, StoreError
-from modhaven.upstream import AttemptError, Deadline
 from modhaven.verify import MismatchError, StoppedError, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from modhaven.chain import Attempt
-    from modhaven.config import Freshness
+    from modhaven.attempt import Attempt, Deadline
+    from modhaven.chain import Chain
     from modhaven.databases import Database
+    from modhaven.peers import Peers
+    from modhaven.settings import Freshness
     from modhaven.store.base import Store
-    from modhaven.upstream import Upstream
+    from modhaven.upstream import Turn
     from modhaven.verify import Verifier
 
 log = logging.getLogger(__name__)
@@ -87,14 +92,16 @@ class Gateway:
         *,
         store: Store,
         modules: Chain,
-        peers: Chain,
+        peers: Peers,
         databases: Mapping[str, Database],
         verifier: Verifier,
         freshness: Freshness,
+        private: str = "",
     ) -> None:
         """Join the parts; ``databases`` has the checksum databases by name.
 
-        ``peers`` are the sibling backends, of which only their stores are asked.
+        ``peers`` are the sibling backends, of which only their stores are asked; of modules that
+        match ``private`` no checksum database hears.
         """
         self._store = store
         self._modules = modules
@@ -102,6 +109,7 @@ class Gateway:
         self._databases = databases
         self._verifier = verifier
         self._freshness = freshness
+        self._private = private
         self._flights: Flights[Found] = Flights()
         self._not_found: Recent[list[Attempt]] = Recent(seconds=freshness.not_found_seconds)
 
@@ -112,6 +120,8 @@ class Gateway:
         """
         if request.sumdb and request.sumdb not in self._databases:
             raise NotFoundError(f"checksum database {request.sumdb} is not configured", [])
+        if request.sumdb and match_prefix_patterns(self._private, request.module):
+            raise NotFoundError(f"{request.module} is private: no checksum database is asked", [])
         try:
             if request.cls is Class.IMMUTABLE:
                 return self._immutable(request, deadline)
@@ -140,30 +150,35 @@ class Gateway:
             if stored is not None:
                 return _from_store(stored)
 
-            def use(upstream: Upstream) -> Stored:
-                return self._fetch_and_publish(upstream, request, deadline)
+            def use(turn: Turn) -> Stored:
+                return self._fetch_and_publish(turn, request, deadline)
 
             with asking(deadline):
-                fetched, source = self._walk(use)
+                fetched, source = self._walk(request, use)
         return Found(source=source, stored=fetched, unverified=fetched.unverified)
 
-    def _walk(self, use: Callable[[Upstream], Stored]) -> tuple[Stored, str]:
-        """Ask the chain, and when it failed the siblings; the chain's failure is what is told."""
+    def _walk(self, request: Request, use: Callable[[Turn], Stored]) -> tuple[Stored, str]:
+        """Ask the chain and, when it failed, the siblings; the chain's failure is what is told.
+
+        While every upstream is known to be down the siblings are asked first: they answer.
+        """
+        dark = self._modules.is_dark(request.module)
+        if dark:
+            with contextlib.suppress(NoPeerError):
+                return self._peers.walk(request.path, use)
         try:
-            return self._modules.walk(use)
+            return self._modules.walk(use, module=request.module)
         except ChainError as error:
-            if error.not_found and not error.off:
+            if dark or (error.not_found and not error.off):
                 raise
             try:
-                return self._peers.walk(use)
-            except ChainError:
+                return self._peers.walk(request.path, use)
+            except NoPeerError:
                 raise error from None
 
-    def _fetch_and_publish(
-        self, upstream: Upstream, request: Request, deadline: Deadline
-    ) -> Stored:
+    def _fetch_and_publish(self, turn: Turn, request: Request, deadline: Deadline) -> Stored:
         with self._store.stage(request.path) as staged:
-            upstream.fetch(
+            turn.fetch(
                 request.path,
                 staged.file,
                 limit=content.LIMITS[request.kind],
@@ -175,11 +190,11 @@ class Gateway:
             try:
                 verdict = self._verifier.verify(request, staged.file)
             except MismatchError as error:
-                kept = staged.quarantine(f"{request.path} from {upstream.name}: {error}")
+                kept = staged.quarantine(f"{request.path} from {turn.name}: {error}")
                 log.error(  # noqa: TRY400 - an operator needs the hashes, not the stack
                     "%s from %s is quarantined as %s: %s",
                     request.path,
-                    upstream.name,
+                    turn.name,
                     kept,
                     error,
                 )
@@ -209,14 +224,18 @@ class Gateway:
             self._keep(request, found)
             return found
 
-        def use(upstream: Upstream) -> bytes:
+        def use(turn: Turn) -> bytes:
             sink = io.BytesIO()
             limit = content.LIMITS[request.kind]
-            upstream.fetch(request.path, sink, limit=limit, deadline=deadline)
+            turn.fetch(request.path, sink, limit=limit, deadline=deadline)
             _check(request, sink.getvalue())
             return sink.getvalue()
 
-        body, source = self._modules.walk(use)
+        known = self._store.get_mutable(request.path)
+        # With an answer at hand, though stale, nobody waits long for what is known to be down.
+        stale = known is not None and known.age <= self._freshness.stale_max_seconds
+        persist = not (stale and self._modules.is_dark(request.module))
+        body, source = self._modules.walk(use, module=request.module, hedged=True, persist=persist)
         found = Found(source=source, body=body)
         self._keep(request, found)
         return found
@@ -275,7 +294,7 @@ class Gateway:
         except ChainError as error:
             if error.off:
                 # Not an upstream's word: what the store can say about lists still counts.
-                message = f"{request.path} is not in the store, and upstreams is off"
+                message = f"{request.path} is not in the store, and {error.reason}"
                 raise UnavailableError(message, [], off=True) from None
             if error.not_found:
                 self._not_found.put(request.path, error.attempts)

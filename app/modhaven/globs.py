@@ -21,6 +21,11 @@ def match_prefix_patterns(globs: str, target: str) -> bool:
     return False
 
 
+def is_valid(pattern: str) -> bool:
+    """Tell whether ``pattern`` is well-formed: path.Match would not return ErrBadPattern."""
+    return _compile(pattern) is not None
+
+
 def match(pattern: str, name: str) -> bool:
     """Tell whether ``name`` as a whole matches (path.Match); a malformed pattern matches nothing.
 

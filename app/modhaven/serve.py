@@ -11,20 +11,24 @@ from typing import TYPE_CHECKING
 
 from gunicorn.app.base import BaseApplication
 
+from modhaven.board import Board
 from modhaven.chain import Chain
 from modhaven.chain_spec import UpstreamSpec
-from modhaven.config import ConfigError
+from modhaven.checks import ConfigError
 from modhaven.databases import Database
 from modhaven.gateway import Gateway
+from modhaven.peers import Peers
 from modhaven.store.disk import DiskStore
-from modhaven.upstream import Upstream, make_session
+from modhaven.transport import make_session
+from modhaven.upstream import Upstream
 from modhaven.verify import Verifier
 from modhaven.wsgi import App
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modhaven.config import Config, Peer, SumDB
+    from modhaven.config import Config
+    from modhaven.settings import Peer, SumDB
 
 log = logging.getLogger(__name__)
 
@@ -34,21 +38,26 @@ _WORKER_SILENCE_SECONDS = 60
 _KEEPALIVE_SECONDS = 75
 
 
-def build(config: Config) -> App:
-    """Join the parts for one worker process; StoreError when the store cannot be opened."""
-    session = make_session(ca_file=config.ca_file, pool_size=config.threads)
+def build(config: Config, board: Board | None = None) -> App:
+    """Join the parts for one worker process; StoreError when the store cannot be opened.
+
+    ``board`` is the one that all workers share.
+    """
+    board = board or Board()
 
     def upstream(spec: UpstreamSpec) -> Upstream:
         return Upstream(
             spec,
-            session=session,
+            session=make_session(ca_file=config.ca_file, pool_size=config.threads, spec=spec),
             timeouts=config.upstream_timeouts,
             retries=config.upstream_retries,
             breaker=config.breaker,
+            place=board.place(spec.url),
         )
 
     sources = [upstream(spec) for spec in config.upstreams]
     mirrors = [source for source in sources if not source.is_off]
+    nosumdb = ",".join(filter(None, (config.nosumdb, config.private)))
     store = DiskStore(config.store.path, min_free_bytes=config.store.min_free_bytes)
 
     def database(spec: SumDB) -> Database:
@@ -60,7 +69,7 @@ def build(config: Config) -> App:
             # With upstreams off, nobody outside is asked anything.
             itself=upstream(itself) if mirrors else None,
             folder=store.folder(f"sumdb/{spec.name}"),
-            nosumdb=config.nosumdb,
+            nosumdb=nosumdb,
         )
 
     def peer(spec: Peer) -> Upstream:
@@ -84,11 +93,12 @@ def build(config: Config) -> App:
     first = next(iter(databases.values()), None)
     gateway = Gateway(
         store=store,
-        modules=Chain(sources),
-        peers=Chain([peer(spec) for spec in config.peers]),
+        modules=Chain(sources, private=config.private, hedge=config.hedge),
+        peers=Peers([peer(spec) for spec in config.peers], seconds=config.peer_seconds),
         databases=databases,
-        verifier=Verifier(first.client if first else None, nosumdb=config.nosumdb),
+        verifier=Verifier(first.client if first else None, nosumdb=nosumdb),
         freshness=config.freshness,
+        private=config.private,
     )
     return App(config=config, gateway=gateway, store=store)
 
@@ -100,6 +110,8 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         """Take what reads the configuration, now and at each SIGHUP."""
         self._load = load
         self._modhaven = load()
+        # Made here, so that every worker inherits it.
+        self._board = Board()
         super().__init__()
 
     def load_config(self) -> None:
@@ -127,7 +139,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
     def load(self) -> App:
         """Build the application in a worker (gunicorn's hook)."""
-        return build(self._modhaven)
+        return build(self._modhaven, self._board)
 
 
 def run(load: Callable[[], Config]) -> None:

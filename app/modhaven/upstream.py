@@ -2,97 +2,35 @@
 
 from __future__ import annotations
 
-import http.cookiejar
+import dataclasses
+import logging
 import random
+import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
 import requests
-import requests.adapters
 import urllib3.exceptions
+import urllib3.util
 
-from modhaven import __version__
+from modhaven.attempt import AttemptError, Deadline, explain
 from modhaven.breaker import Breaker
+from modhaven.latency import Latencies
+from modhaven.reply import TRANSIENT, check_status, copy
+from modhaven.transport import make_session
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from modhaven.board import Place
     from modhaven.chain_spec import UpstreamSpec
-    from modhaven.config import BreakerConfig, Timeouts
+    from modhaven.settings import BreakerConfig, Timeouts
 
-_CHUNK_BYTES = 1 << 16
+__all__ = ["AttemptError", "Deadline", "Turn", "Upstream", "make_session"]
+
+log = logging.getLogger(__name__)
 _BACKOFF_SECONDS = 0.1
 # A mirror that asks for a longer pause is as good as down for this request.
 _RETRY_AFTER_MAX_SECONDS = 5.0
-_NOT_FOUND = frozenset({404, 410})
-_TRANSIENT = frozenset({429, 500, 502, 503, 504})
-_MAX_REDIRECTS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """The moment, on the monotonic clock, when a request's answer is due."""
-
-    at: float
-
-    @classmethod
-    def after(cls, seconds: float) -> Deadline:
-        """Return the deadline ``seconds`` from now."""
-        return cls(time.monotonic() + seconds)
-
-    @property
-    def left(self) -> float:
-        """Seconds that remain, never negative."""
-        return max(0.0, self.at - time.monotonic())
-
-
-class AttemptError(Exception):
-    """An upstream did not give the file. The text is what an operator reads: ``500``, ``reset``."""
-
-    def __init__(
-        self,
-        outcome: str,
-        *,
-        not_found: bool = False,
-        timed_out: bool = False,
-        transient: bool = False,
-        retry_after: float = 0.0,
-        answered: bool = False,
-    ) -> None:
-        """Describe a failure; ``answered``: not the upstream's health is at fault."""
-        super().__init__(outcome)
-        self.not_found = not_found
-        self.timed_out = timed_out
-        self.transient = transient
-        self.retry_after = retry_after
-        self.answered = answered or not_found
-
-
-def make_session(
-    *, ca_file: Path, pool_size: int, certificate: tuple[Path, Path] | None = None
-) -> requests.Session:
-    """Return a connection pool of one worker process, for many upstreams and all threads.
-
-    It trusts the authorities of ``ca_file``, shows ``certificate`` (certificate and key) where it
-    is asked for one, reads neither proxy variables nor .netrc, and keeps no cookies.
-    """
-    session = requests.Session()
-    session.trust_env = False
-    session.verify = str(ca_file)
-    if certificate is not None:
-        session.cert = (str(certificate[0]), str(certificate[1]))
-    session.max_redirects = _MAX_REDIRECTS
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    # identity: a transparent gzip would change what Content-Length is compared with.
-    session.headers.update(
-        {"User-Agent": f"modhaven/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
-    )
-    for scheme in ("http://", "https://"):
-        adapter = requests.adapters.HTTPAdapter(pool_connections=16, pool_maxsize=pool_size)
-        session.mount(scheme, adapter)
-    return session
 
 
 class Upstream:
@@ -106,30 +44,60 @@ class Upstream:
         timeouts: Timeouts,
         retries: int,
         breaker: BreakerConfig,
+        place: Place | None = None,
     ) -> None:
-        """Bind a source to the worker's session and its bounds."""
+        """Bind a source to its session and its bounds; its own go before the common ones.
+
+        At ``place`` the other workers hear of its timeouts.
+        """
+        own = {
+            key: value
+            for key in ("connect_seconds", "first_byte_seconds", "total_seconds")
+            if (value := getattr(spec, key)) is not None
+        }
         self.name = spec.name
         self.url = spec.url
         self.falls_through = spec.falls_through
         self.is_off = spec.is_off
-        self.breaker = Breaker(failures=breaker.failures, open_seconds=breaker.open_seconds)
+        self.breaker = Breaker(
+            failures=breaker.failures,
+            open_seconds=breaker.open_seconds,
+            probed=spec.health_check,
+            place=place,
+        )
+        self.latencies = Latencies()
+        self._spec = spec
         self._session = session
-        self._timeouts = timeouts
-        self._retries = retries
+        self._timeouts = dataclasses.replace(timeouts, **own)
+        self._retries = retries if spec.retries is None else spec.retries
+        self._probe_began = 0.0
+        self._probe_over = threading.Event()
 
-    def fetch(self, path: str, sink: BinaryIO, *, limit: int, deadline: Deadline) -> None:
+    def is_for(self, module: str, *, private: bool) -> bool:
+        """Tell whether ``module`` may be asked for here (UpstreamSpec.is_for)."""
+        return self._spec.is_for(module, private=private)
+
+    @property
+    def serves_all(self) -> bool:
+        """Tell whether it was not restricted to the modules of some patterns."""
+        return not self._spec.modules
+
+    def fetch(
+        self, path: str, sink: BinaryIO, *, limit: int, deadline: Deadline, hurried: bool = False
+    ) -> None:
         """Write the body of ``path`` (escaped, no leading slash) to ``sink``.
 
         At most ``limit`` bytes are taken, a longer body is a failure. ``sink`` is emptied first,
         and again before each retry. Resets, truncated bodies, 429 and 5xx are tried again after a
-        jittered pause; timeouts are not, the next upstream is quicker.
+        jittered pause; timeouts are not, the next upstream is quicker. ``hurried``: the answer must
+        begin within the patience that others are waiting for; the error says when it did not.
         Raises AttemptError.
         """
         for attempt in range(self._retries + 1):
             sink.seek(0)
             sink.truncate()
             try:
-                self._fetch_once(path, sink, limit, deadline)
+                self._fetch_once(path, sink, limit, deadline, hurried=hurried)
             except AttemptError as error:
                 pause = max(_BACKOFF_SECONDS * 2**attempt * _jitter(), error.retry_after)
                 last = attempt == self._retries or not error.transient
@@ -139,6 +107,34 @@ class Upstream:
             else:
                 return
 
+    def has(self, path: str, *, seconds: float) -> bool:
+        """Tell whether ``path`` is there, without fetching it. Raises AttemptError."""
+        timeout = urllib3.util.Timeout(total=seconds)
+        try:
+            with self._session.head(self._address(path), timeout=timeout) as response:  # type: ignore[arg-type] # the stubs do not know urllib3's
+                check_status(response)
+        except AttemptError as error:
+            if error.not_found:
+                return False
+            raise
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise explain(error) from error
+        return True
+
+    def probe_if_due(self) -> None:
+        """Ask in the background whether an upstream that is left out is well again."""
+        if self._spec.health_check and self.breaker.claim_probe():
+            self._probe_over.clear()
+            self._probe_began = time.monotonic()
+            threading.Thread(target=self._probe_and_tell, daemon=True).start()
+
+    def recovers(self, *, seconds: float) -> bool:
+        """Tell whether a probe finds it well; waits until ``seconds`` after the probe began."""
+        left = self._probe_began + seconds - time.monotonic()
+        if self.breaker.is_open and left > 0:
+            self._probe_over.wait(left)
+        return not self.breaker.is_open
+
     def probe(self) -> bool:
         """Ask for the base address; tell whether anything sensible answers in time."""
         timeout = (self._timeouts.connect_seconds, self._timeouts.first_byte_seconds)
@@ -146,87 +142,66 @@ class Upstream:
             with self._session.get(
                 self.url + "/", stream=True, timeout=timeout, allow_redirects=False
             ) as response:
-                return response.status_code not in _TRANSIENT
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError):
+                return response.status_code not in TRANSIENT
+        except (AttemptError, requests.RequestException, urllib3.exceptions.HTTPError, OSError):
             return False
 
-    def _fetch_once(self, path: str, sink: BinaryIO, limit: int, deadline: Deadline) -> None:
+    def _probe_and_tell(self) -> None:
+        try:
+            if self.probe():
+                self.breaker.found_well()
+                log.info("upstream %s answers again", self.name)
+        finally:
+            self._probe_over.set()
+
+    def _fetch_once(
+        self, path: str, sink: BinaryIO, limit: int, deadline: Deadline, *, hurried: bool
+    ) -> None:
         bound = min(deadline.left, self._timeouts.total_seconds)
         if bound <= 0:
             raise AttemptError("no time left", timed_out=True, answered=True)
         end = Deadline.after(bound)
-        timeout = (
-            min(self._timeouts.connect_seconds, bound),
-            min(self._timeouts.first_byte_seconds, bound),
+        first_byte = min(self._timeouts.first_byte_seconds, bound)
+        patience = self._timeouts.patience_seconds
+        hurried = hurried and patience < first_byte
+        timeout = urllib3.util.Timeout(
+            connect=min(self._timeouts.connect_seconds, bound),
+            read=first_byte,
+            total=patience if hurried else bound,
         )
-        url = f"{self.url}/{quote(path, safe='/!@$&+=:,~')}"
+        url = self._address(path)
+        begun = False
         try:
-            with self._session.get(url, stream=True, timeout=timeout) as response:
-                _check_status(response)
+            with self._session.get(url, stream=True, timeout=timeout) as response:  # type: ignore[arg-type] # the stubs do not know urllib3's
+                begun = True
+                check_status(response)
                 if url.startswith("https:") and not response.url.startswith("https:"):
                     raise AttemptError("redirected from https to http")
-                _copy(response, sink, limit, end)
+                copy(response, sink, limit, end, stall=self._timeouts.first_byte_seconds)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise _explain(error) from error
+            explained = explain(error, proxied=bool(self._spec.proxy))
+            explained.hurried = hurried and explained.timed_out and not begun
+            raise explained from error
+
+    def _address(self, path: str) -> str:
+        return f"{self.url}/{quote(path, safe='/!@$&+=:,~')}"
 
 
-def _check_status(response: requests.Response) -> None:
-    status = response.status_code
-    if status == requests.codes.ok:
-        return
-    if status in _NOT_FOUND:
-        raise AttemptError(str(status), not_found=True)
-    after = response.headers.get("Retry-After", "")
-    raise AttemptError(
-        str(status),
-        transient=status in _TRANSIENT,
-        retry_after=float(after) if after.isdecimal() and len(after) < 6 else 0.0,
-        # 401, 403, 451 and the like are an answer about this module, not about the upstream.
-        answered=status < 500 and status != requests.codes.too_many_requests,
-    )
+@dataclasses.dataclass(frozen=True, slots=True)
+class Turn:
+    """An upstream's turn to answer a request; ``hurried`` while there may be a quicker one."""
 
+    upstream: Upstream
+    hurried: bool = False
 
-def _copy(response: requests.Response, sink: BinaryIO, limit: int, end: Deadline) -> None:
-    # read1 returns what has arrived: a body that trickles must not outlast the deadline unseen.
-    received = 0
-    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
-        received += len(chunk)
-        if received > limit:
-            raise AttemptError(f"body is larger than {limit} bytes", answered=True)
-        if end.left <= 0:
-            raise AttemptError(f"timed out after {received} bytes", timed_out=True)
-        sink.write(chunk)
-    declared = response.headers.get("Content-Length")
-    plain = response.headers.get("Content-Encoding", "identity") == "identity"
-    if plain and declared is not None and declared.isdecimal() and received != int(declared):
-        raise AttemptError(f"body truncated, {received} of {declared} bytes", transient=True)
+    @property
+    def name(self) -> str:
+        """The upstream's name."""
+        return self.upstream.name
 
-
-def _explain(error: Exception) -> AttemptError:
-    """Say in a word what broke; library texts name objects and addresses, not causes."""
-    text = str(error).lower()
-    timeouts = (requests.Timeout, urllib3.exceptions.TimeoutError)
-    if isinstance(error, timeouts) or "timed out" in text:
-        return AttemptError("timed out", timed_out=True)
-    if "certificate" in text or isinstance(error, requests.exceptions.SSLError):
-        return AttemptError("TLS failed: certificate or handshake refused")
-    words = {
-        "name or service not known": "name not resolved",
-        "failed to resolve": "name not resolved",
-        "name resolution": "name not resolved",
-        "connection refused": "connection refused",
-        "incompleteread": "body truncated",
-        "invalidchunklength": "body truncated",
-        "reset by peer": "connection reset",
-        "connection aborted": "connection closed",
-        "network is unreachable": "network unreachable",
-        "no route to host": "no route to host",
-        "redirects": "redirected too often",
-    }
-    for word, outcome in words.items():
-        if word in text:
-            return AttemptError(outcome, transient=True)
-    return AttemptError(f"failed: {type(error).__name__}", transient=True)
+    def fetch(self, path: str, sink: BinaryIO, *, limit: int, deadline: Deadline) -> None:
+        """Do what Upstream.fetch does."""
+        self.upstream.fetch(path, sink, limit=limit, deadline=deadline, hurried=self.hurried)
 
 
 def _jitter() -> float:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from wsgiref.util import FileWrapper
 
 from modhaven import protocol
+from modhaven.attempt import Deadline
 from modhaven.gateway import NotFoundError, UnavailableError
 from modhaven.protocol import Class, Kind, MalformedError, NoSuchResourceError, Request
 from modhaven.store.base import StoreError
-from modhaven.upstream import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-    from modhaven.chain import Attempt
+    from modhaven.attempt import Attempt
     from modhaven.config import Config
     from modhaven.gateway import Found, Gateway
     from modhaven.store.base import Store

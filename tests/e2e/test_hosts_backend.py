@@ -121,9 +121,17 @@ def test_configuration_is_the_inventorys(backend: str) -> None:
         "upstreams": own["backend_upstreams"],
         "upstream_timeouts": {
             "connect_seconds": own["backend_upstream_connect_seconds"],
+            "patience_seconds": own["backend_patience_seconds"],
             "first_byte_seconds": own["backend_upstream_first_byte_seconds"],
             "total_seconds": own["backend_upstream_total_seconds"],
         },
+        "hedge": {
+            "enabled": own["backend_hedge_enabled"],
+            "min_seconds": own["backend_hedge_min_seconds"],
+            "max_seconds": own["backend_hedge_max_seconds"],
+        },
+        "private": own["backend_private"],
+        "peer_seconds": own["backend_peer_seconds"],
         "request_deadline_seconds": own["backend_request_deadline_seconds"],
         "ca_file": own["backend_ca_file"],
         "sumdb": own["modhaven_sumdbs"],

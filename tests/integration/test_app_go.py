@@ -39,7 +39,7 @@ SUMDB_NAME = "localhost.localdev/sumdb"
 class Server:
     """A ``modhaven serve`` in processes of its own."""
 
-    def __init__(self, folder: Path, chain: str, **changes: Any) -> None:
+    def __init__(self, folder: Path, chain: str | list[dict[str, Any]], **changes: Any) -> None:
         self.folder = folder
         self.store = folder / "store"
         self.port = free_port()
@@ -89,7 +89,7 @@ class Servers:
         self._tmp_path = tmp_path
         self.started: list[Server] = []
 
-    def __call__(self, chain: str, **changes: Any) -> Server:
+    def __call__(self, chain: str | list[dict[str, Any]], **changes: Any) -> Server:
         folder = self._tmp_path / f"server{len(self.started)}"
         folder.mkdir()
         server = Server(folder, chain, **changes)

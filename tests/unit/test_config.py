@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,127 @@ def test_databases() -> None:
         ("a.b", "https://mirror.example/db"),
     ]
     assert config.from_mapping({"sumdb": "off"}).sumdb == ()
+
+
+def upstream(**options: object) -> dict[str, object]:
+    return {"upstreams": [{"url": "https://a.b", **options}]}
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (upstream(name="a b"), "upstreams entry 1: name must be"),
+        (upstream(url=3), "upstreams entry 1: url must be"),
+        (upstream(url="off"), "upstreams entry 1: url off has no place"),
+        (upstream(falls_through="yes"), "upstreams entry 1: falls_through must be true or false"),
+        (upstream(connect_seconds=0), "upstreams entry 1: connect_seconds must be from 0.1"),
+        (upstream(first_byte_seconds="9"), "upstreams entry 1: first_byte_seconds must be a num"),
+        (upstream(total_seconds=0.5), "upstreams entry 1: total_seconds must be from 1"),
+        (upstream(retries=11), "upstreams entry 1: retries must be a whole number"),
+        (upstream(proxy="ftp://p:1"), "upstreams entry 1: proxy must be an http://"),
+        (upstream(proxy="socks5://p"), "upstreams entry 1: proxy must be"),
+        (upstream(proxy="http://u:secret@p:99999"), "upstreams entry 1: proxy must be"),
+        (upstream(ca_file="ca.pem"), "upstreams entry 1: ca_file must be an absolute path"),
+        (upstream(certificate_file="/c"), "entry 1: certificate_file needs key_file beside it"),
+        (upstream(key_file="/k"), "entry 1: key_file needs certificate_file beside it"),
+        (
+            upstream(url="http://a.b", certificate_file="/c", key_file="/k"),
+            "certificate_file needs an https:// url",
+        ),
+        (upstream(credentials_file="x"), "upstreams entry 1: credentials_file must be"),
+        (upstream(modules=[]), "upstreams entry 1: modules must have at least one pattern"),
+        (upstream(modules=["[a"]), "upstreams entry 1: modules has '[a'"),
+        (upstream(not_modules="https://a"), "upstreams entry 1: not_modules has"),
+        (upstream(health_check=1), "upstreams entry 1: health_check must be true or false"),
+        (upstream(tier="third"), "upstreams entry 1: tier must be primary or fallback"),
+        ({"private": ["a b"]}, "private has 'a b'"),
+        ({"private": 1}, "private must be module path patterns"),
+        ({"hedge": {"enabled": 1}}, "hedge.enabled must be true or false"),
+        ({"hedge": {"min_seconds": 2}}, "hedge.min_seconds must not be above hedge.max_seconds"),
+        ({"upstream_timeouts": {"patience_seconds": 0}}, "upstream_timeouts.patience_seconds"),
+        ({"peer_seconds": 0}, "peer_seconds must be"),
+    ],
+)
+def test_mistakes_in_the_chain_are_one_sentence_that_names_the_key(
+    data: object, sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.from_mapping(data)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_every_option_of_an_upstream() -> None:
+    options: dict[str, object] = {
+        "connect_seconds": 1,
+        "first_byte_seconds": 2,
+        "total_seconds": 3,
+        "retries": 4,
+        "proxy": "socks5h://u:p@proxy:1080",
+        "ca_file": "/ca",
+        "certificate_file": "/c",
+        "key_file": "/k",
+        "credentials_file": "/n",
+        "modules": ["*.corp.x", "a.b/c"],
+        "not_modules": "*.corp.x/public",
+        "health_check": False,
+    }
+    (spec,) = config.from_mapping(upstream(**options)).upstreams
+    assert (spec.connect_seconds, spec.first_byte_seconds, spec.total_seconds) == (1, 2, 3)
+    assert (spec.retries, spec.proxy) == (4, "socks5h://u:p@proxy:1080")
+    assert (spec.ca_file, spec.certificate_file, spec.key_file, spec.credentials_file) == tuple(
+        map(Path, ("/ca", "/c", "/k", "/n"))
+    )
+    assert (spec.modules, spec.not_modules) == ("*.corp.x,a.b/c", "*.corp.x/public")
+    assert not spec.health_check
+
+
+def test_primary_upstreams_come_before_fallback_ones() -> None:
+    urls = [("w.x", "fallback"), ("x.x", "primary"), ("y.x", "fallback"), ("z.x", "primary")]
+    loaded = config.from_mapping({"upstreams": [{"url": url, "tier": tier} for url, tier in urls]})
+    assert [spec.name for spec in loaded.upstreams] == ["x.x", "z.x", "w.x", "y.x"]
+
+
+@pytest.mark.parametrize(
+    ("modules", "not_modules", "module", "private", "wanted"),
+    [
+        ("", "", "github.com/a/b", False, True),
+        ("", "", "git.corp.x/a", True, False),
+        ("*.corp.x", "", "git.corp.x/a", True, True),
+        ("*.corp.x", "", "github.com/a/b", False, False),
+        ("*.corp.x", "git.corp.x/secret", "git.corp.x/secret/b", True, False),
+        ("", "github.com/a", "github.com/a/b", False, False),
+    ],
+)
+def test_what_an_upstream_is_for(
+    modules: str, not_modules: str, module: str, *, private: bool, wanted: bool
+) -> None:
+    (spec,) = parse_chain("a.b")
+    spec = dataclasses.replace(spec, modules=modules, not_modules=not_modules)
+    assert spec.is_for(module, private=private) is wanted
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+def documented() -> dict[str, str]:
+    """The rows of the table: {key: default}."""
+    rows = re.findall(r"^\| `([^`]+)` \| (.+?) \| .+ \|$", DOCUMENT.read_text(), re.MULTILINE)
+    return dict(rows)
+
+
+def test_every_key_is_documented_and_nothing_else() -> None:
+    assert sorted(documented()) == sorted(config.known_keys())
+
+
+def test_documented_defaults_are_the_real_ones() -> None:
+    compared = 0
+    for key, default in documented().items():
+        value: object = Config()
+        for name in key.split("."):
+            value = getattr(value, name, None)
+        if isinstance(value, (bool, int, float)):
+            assert default == f"`{str(value).lower()}`", key
+            compared += 1
+    assert compared > 15

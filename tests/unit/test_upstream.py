@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.conftest import FakeUpstream, Reply
 
+from modhaven.board import Board
 from modhaven.breaker import Breaker
 from modhaven.chain import Chain, ChainError
 from modhaven.chain_spec import parse_chain
 from modhaven.config import BreakerConfig, Timeouts
-from modhaven.upstream import AttemptError, Deadline, Upstream, make_session
+from modhaven.upstream import AttemptError, Deadline, Turn, Upstream, make_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,9 @@ def make(session: requests.Session, chain: str, *, retries: int = 2) -> list[Ups
     ]
 
 
-def fetch(upstream: Upstream, path: str = "x", limit: int = 1000, seconds: float = 5) -> bytes:
+def fetch(
+    upstream: Upstream | Turn, path: str = "x", limit: int = 1000, seconds: float = 5
+) -> bytes:
     sink = io.BytesIO()
     upstream.fetch(path, sink, limit=limit, deadline=Deadline.after(seconds))
     return sink.getvalue()
@@ -285,3 +288,18 @@ def test_breaker_opens_and_is_not_probed_at_once() -> None:
         breaker.failed(timed_out=False)
     assert breaker.is_open
     assert not breaker.claim_probe()
+
+
+def test_workers_hear_of_each_others_timeouts() -> None:
+    board = Board()
+    mine, other = (
+        Breaker(failures=3, open_seconds=60, place=board.place("https://a.b")) for _ in range(2)
+    )
+    mine.failed(timed_out=False)
+    assert other.lets_through()
+    mine.failed(timed_out=True)
+    assert not other.lets_through()
+    assert other.claim_probe()
+    other.found_well()
+    assert other.lets_through()
+    assert not mine.lets_through()

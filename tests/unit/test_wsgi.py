@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import threading
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -390,3 +391,35 @@ def test_one_json_line_a_request(app: App, capsys: pytest.CaptureFixture[str]) -
     record = json.loads(line)
     assert record["request_id"] == "edge-12345678"
     assert (record["path"], record["status"], record["class"]) == (f"/{BASE}.mod", 200, "immutable")
+
+
+def test_a_list_that_is_slow_to_come_is_refreshed_all_the_same(
+    tmp_path: Path, fake: FakeUpstream, fake2: FakeUpstream
+) -> None:
+    timeouts = {"connect_seconds": 0.5, "patience_seconds": 0.2, "first_byte_seconds": 3}
+    app = build(
+        tmp_path,
+        f"{fake.url}|{fake2.url}",
+        upstream_timeouts=timeouts,
+        freshness={"mutable_seconds": 0},
+    )
+    for body in (b"v1.0.0\n", b"v1.0.0\nv1.1.0\n"):
+        for mirror in (fake, fake2):
+            mirror.script(f"{MODULE}/@v/list", Reply(body=body, delay_seconds=0.5))
+        answer = call(app, f"/{MODULE}/@v/list")
+        assert (answer.body, "X-Modhaven-Stale" in answer.headers) == (body, False)
+
+
+def test_while_all_are_known_to_be_down_a_stale_list_comes_soon(
+    tmp_path: Path, fake: FakeUpstream
+) -> None:
+    timeouts = {"connect_seconds": 0.5, "patience_seconds": 0.2, "first_byte_seconds": 2}
+    app = build(tmp_path, fake.url, upstream_timeouts=timeouts, freshness={"mutable_seconds": 0})
+    fake.script(f"{MODULE}/@v/list", Reply(body=b"v1.0.0\n"))
+    assert call(app, f"/{MODULE}/@v/list").status == 200
+    fake.default = Reply(hang=True)
+    fake.script(f"{MODULE}/@v/list", Reply(hang=True))
+    assert "X-Modhaven-Stale" in call(app, f"/{MODULE}/@v/list").headers
+    start = time.monotonic()
+    assert "X-Modhaven-Stale" in call(app, f"/{MODULE}/@v/list").headers
+    assert time.monotonic() - start < 1

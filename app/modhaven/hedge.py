@@ -1,0 +1,71 @@
+"""Several calls for one answer: the next begins when the one before is slow or has failed."""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
+
+
+def race(
+    calls: Sequence[Callable[[], T]],
+    delays: Sequence[float],
+    *,
+    passes: type[Exception],
+    seconds: float | None = None,
+) -> tuple[int, T] | None:
+    """Return the first result and the number of its call; None when every call failed.
+
+    ``delays[n]``: the seconds call n has before call n+1 begins beside it. A call fails by raising
+    ``passes``; anything else it raises is raised here. ``seconds``: the bound for all of it.
+    Calls run in threads, in copies of the caller's context; losers run to their own end.
+    """
+    running = _Running(calls)
+    ended = 0
+    while ended < len(calls):
+        if running.started == ended:
+            running.start_next()
+        last = running.started == len(calls)
+        try:
+            number, result, error = running.done.get(
+                timeout=seconds if last else delays[running.started - 1]
+            )
+        except queue.Empty:
+            if last:
+                return None
+            running.start_next()
+            continue
+        if error is None:
+            return number, result  # type: ignore[return-value] # a call that ended has a result
+        if not isinstance(error, passes):
+            raise error
+        ended += 1
+    return None
+
+
+class _Running(Generic[T]):
+    """The calls that have begun, each in a thread."""
+
+    def __init__(self, calls: Sequence[Callable[[], T]]) -> None:
+        self.started = 0
+        self.done: queue.SimpleQueue[tuple[int, T | None, BaseException | None]] = (
+            queue.SimpleQueue()
+        )
+        self._calls = calls
+
+    def start_next(self) -> None:
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(self._run, self.started), daemon=True).start()
+        self.started += 1
+
+    def _run(self, number: int) -> None:
+        try:
+            self.done.put((number, self._calls[number](), None))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+            self.done.put((number, None, error))

@@ -1,0 +1,86 @@
+"""The parts of the configuration: what each section holds, and its defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SumDB:
+    """A checksum database: its name, its verifier key ``name+hash+key``, and where it answers."""
+
+    name: str
+    key: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Bounds of one request to an upstream.
+
+    ``patience_seconds`` bounds connecting and the wait for the first byte together, as long as
+    there is another upstream to ask; ``first_byte_seconds`` when none has answered in time.
+    """
+
+    connect_seconds: float = 2.0
+    patience_seconds: float = 1.5
+    first_byte_seconds: float = 15.0
+    total_seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerConfig:
+    """When an upstream is left out: after ``failures`` in a row, probed every ``open_seconds``."""
+
+    failures: int = 3
+    open_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hedge:
+    """When the next upstream is asked too, for a small answer that may change.
+
+    After the time in which the first one usually answers, within these bounds.
+    """
+
+    enabled: bool = True
+    min_seconds: float = 0.3
+    max_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freshness:
+    """How long answers that may change are kept."""
+
+    mutable_seconds: int = 60
+    not_found_seconds: int = 60
+    stale_max_seconds: int = 604800
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    """Where modules are kept, and how much of the file system stays free."""
+
+    path: Path
+    min_free_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A sibling backend, asked for what its store holds when every upstream has failed."""
+
+    name: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerTLS:
+    """What peers are checked against, and what we show them: PEM files."""
+
+    ca_file: Path
+    certificate_file: Path
+    key_file: Path

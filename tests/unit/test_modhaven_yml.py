@@ -1,0 +1,62 @@
+"""The role's template of the app's configuration, with the role's defaults: the app takes it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+from tests.unit.ansible_plugin import ROOT
+
+from modhaven import config
+
+GIVEN: dict[str, Any] = {
+    "ansible_managed": "managed",
+    "inventory_hostname": "backend1",
+    "_backend_peers": [{"name": "backend2", "url": "https://192.0.2.2:8443"}],
+    "_modhaven_pki_dir": "/etc/modhaven/pki",
+    "modhaven_mtls": True,
+    "modhaven_sumdbs": ["sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"],
+    "modhaven_nosumdb": ["*.corp.example"],
+    "modhaven_mutable_seconds": 60,
+}
+LIST = [
+    {"url": "https://goproxy.cn", "connect_seconds": 1, "health_check": False},
+    {
+        "url": "https://athens.corp.example",
+        "modules": ["*.corp.example"],
+        "credentials_file": "/etc/modhaven/athens.netrc",
+        "tier": "fallback",
+    },
+]
+
+
+def rendered(**changes: Any) -> config.Config:
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - YAML, not HTML
+    environment.filters.update(to_json=json.dumps, bool=bool)
+    defaults = yaml.safe_load((ROOT / "roles/backend/defaults/main.yml").read_text())
+    template = environment.from_string((ROOT / "templates/modhaven.yml.j2").read_text())
+    return config.from_mapping(yaml.safe_load(template.render({**GIVEN, **defaults, **changes})))
+
+
+def test_the_roles_defaults_are_the_apps() -> None:
+    made, own = rendered(), config.Config()
+    assert made.upstreams == own.upstreams
+    assert made.upstream_timeouts == own.upstream_timeouts
+    assert made.hedge == own.hedge
+    assert (made.private, made.peer_seconds) == (own.private, own.peer_seconds)
+
+
+def test_upstreams_may_be_a_list() -> None:
+    made = rendered(backend_upstreams=LIST, backend_private=["*.corp.example", "corp.example"])
+    assert [spec.name for spec in made.upstreams] == ["goproxy.cn", "athens.corp.example"]
+    assert not made.upstreams[0].health_check
+    assert made.upstreams[1].modules == "*.corp.example"
+    assert made.private == "*.corp.example,corp.example"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_hedging_is_a_switch(*, enabled: bool) -> None:
+    assert rendered(backend_hedge_enabled=enabled).hedge.enabled is enabled
