@@ -68,10 +68,11 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreConfig:
-    """Where modules are kept, and how much of the file system stays free."""
+    """Where modules are kept, what stays free of the file system, and the quarantine's bound."""
 
     path: Path
     min_free_bytes: int = 1 << 30
+    quarantine_max_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,7 @@ class Config:
     ca_file: Path = field(default_factory=lambda: Path(system_ca_file()))
     sumdb: tuple[SumDB, ...] = field(default_factory=lambda: (parse_sumdb(PUBLIC_SUMDB),))
     nosumdb: str = ""
+    require_verified: bool = False
     freshness: Freshness = field(default_factory=Freshness)
     drain_file: Path = Path("/run/modhaven/drain")
     workers: int = 2
@@ -222,6 +224,12 @@ def _seconds(low: float, high: float) -> Check:
     return check
 
 
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {value!r}")
+    return value
+
+
 def _path(value: object) -> Path:
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise ValueError(f"must be an absolute path, not {value!r}")
@@ -293,7 +301,13 @@ _KEYS: Mapping[str, Check] = {
     "node": _text(r"[A-Za-z0-9._-]{1,253}", "a host name"),
     "listen": _listen,
     "store": lambda value: _section(
-        "store", value, {"path": _path, "min_free_bytes": _whole(0, 1 << 60)}
+        "store",
+        value,
+        {
+            "path": _path,
+            "min_free_bytes": _whole(0, 1 << 60),
+            "quarantine_max_bytes": _whole(0, 1 << 60),
+        },
     ),
     "upstreams": _upstreams,
     "upstream_timeouts": lambda value: _section(
@@ -317,6 +331,7 @@ _KEYS: Mapping[str, Check] = {
     "ca_file": _path,
     "sumdb": _sumdbs,
     "nosumdb": _patterns,
+    "require_verified": _truth,
     "freshness": lambda value: _section(
         "freshness",
         value,

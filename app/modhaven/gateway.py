@@ -21,7 +21,7 @@ from modhaven.protocol import Class, Kind, Request
 from modhaven.recent import Recent
 from modhaven.store.base import LockTimeoutError, Mutable, Stored, StoreError
 from modhaven.upstream import AttemptError, Deadline
-from modhaven.verify import MismatchError, StoppedError, Verdict
+from modhaven.verify import MismatchError, StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -184,7 +184,7 @@ class Gateway:
                     error,
                 )
                 raise AttemptError(f"wrong bytes: {error}") from error
-            return staged.publish(unverified=verdict is Verdict.UNVERIFIED)
+            return staged.publish(unverified=verdict.unproven)
 
     def _mutable(self, request: Request, deadline: Deadline) -> Found:
         known = self._store.get_mutable(request.path)
