@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gunicorn.app.base import BaseApplication
@@ -16,6 +17,7 @@ from modhaven.chain_spec import UpstreamSpec
 from modhaven.config import ConfigError
 from modhaven.databases import Database
 from modhaven.gateway import Gateway
+from modhaven.reverify import Reverifier
 from modhaven.store.disk import DiskStore
 from modhaven.upstream import Upstream, make_session
 from modhaven.verify import Verifier
@@ -34,8 +36,22 @@ _WORKER_SILENCE_SECONDS = 60
 _KEEPALIVE_SECONDS = 75
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What one process works with; ``verifier`` judges files that are already published."""
+
+    app: App
+    store: DiskStore
+    verifier: Verifier
+
+
 def build(config: Config) -> App:
-    """Join the parts for one worker process; StoreError when the store cannot be opened."""
+    """Return the application of one worker process; StoreError."""
+    return join(config).app
+
+
+def join(config: Config) -> Parts:
+    """Join the parts for one process; StoreError when the store cannot be opened."""
     session = make_session(ca_file=config.ca_file, pool_size=config.threads)
 
     def upstream(spec: UpstreamSpec) -> Upstream:
@@ -49,7 +65,11 @@ def build(config: Config) -> App:
 
     sources = [upstream(spec) for spec in config.upstreams]
     mirrors = [source for source in sources if not source.is_off]
-    store = DiskStore(config.store.path, min_free_bytes=config.store.min_free_bytes)
+    store = DiskStore(
+        config.store.path,
+        min_free_bytes=config.store.min_free_bytes,
+        quarantine_max_bytes=config.store.quarantine_max_bytes,
+    )
 
     def database(spec: SumDB) -> Database:
         itself = UpstreamSpec(name=spec.name, url=spec.url, falls_through=True)
@@ -82,15 +102,25 @@ def build(config: Config) -> App:
     databases = {spec.name: database(spec) for spec in config.sumdb}
     # Like the go command's GOSUMDB, one database verifies: the first. Others are mirrored.
     first = next(iter(databases.values()), None)
+
+    def verifier(*, required: bool) -> Verifier:
+        return Verifier(
+            first.client if first else None,
+            nosumdb=config.nosumdb,
+            pins=store.pins,
+            required=required,
+        )
+
     gateway = Gateway(
         store=store,
         modules=Chain(sources),
         peers=Chain([peer(spec) for spec in config.peers]),
         databases=databases,
-        verifier=Verifier(first.client if first else None, nosumdb=config.nosumdb),
+        verifier=verifier(required=config.require_verified),
         freshness=config.freshness,
     )
-    return App(config=config, gateway=gateway, store=store)
+    app = App(config=config, gateway=gateway, store=store)
+    return Parts(app=app, store=store, verifier=verifier(required=False))
 
 
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
@@ -127,7 +157,9 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
     def load(self) -> App:
         """Build the application in a worker (gunicorn's hook)."""
-        return build(self._modhaven)
+        parts = join(self._modhaven)
+        Reverifier(store=parts.store, verifier=parts.verifier).start()
+        return parts.app
 
 
 def run(load: Callable[[], Config]) -> None:
