@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 from modhaven.config import ConfigError
 from modhaven.databases import asking
 from modhaven.reverify import judge
-from modhaven.store.base import LockTimeoutError
+from modhaven.store.base import LockTimeoutError, StoreError
 from modhaven.upstream import Deadline
 from modhaven.verify import MismatchError, StoppedError, Verdict
 
@@ -31,6 +31,7 @@ _LOOKUP_SECONDS = 30.0
 _SILENT_LOOKUPS = 3
 _BUSY = "busy"
 _CONTRADICTED = "contradicted"
+_FAILED = "failed"
 _MEANINGS = (
     (Verdict.VERIFIED.value, "the checksum database has the same hash"),
     (Verdict.PINNED.value, "the same as at first use; no database is asked about them"),
@@ -38,6 +39,7 @@ _MEANINGS = (
     (Verdict.UNVERIFIED.value, "the database could not be asked; marked"),
     (Verdict.UNKNOWN.value, "the database gave no proof; marked"),
     (_BUSY, "being fetched by a server; run again"),
+    (_FAILED, "could not be read or moved, see above"),
     (_CONTRADICTED, "moved to quarantine"),
 )
 
@@ -63,39 +65,50 @@ def run(
     progress: TextIO | None = None,
     progress_seconds: float = _PROGRESS_SECONDS,
 ) -> int:
-    """Judge every file; print progress and a summary. Return 1 when one was contradicted.
+    """Judge every file; print progress and a summary.
 
-    Raises StoreError.
+    Return 1 when a file was contradicted, else 2 when one could not be judged, else 0.
+    Raises StoreError when a list cannot be written.
     """
     out, progress = out or sys.stdout, progress or sys.stderr
     counts: Counter[str] = Counter()
     modules = set()
-    stopped = ""
     said = time.monotonic()
     for key in store.published():
         modules.add(key.rpartition("/@v/")[0])
-        try:
-            with _within_reach(counts):
-                verdict = judge(store, verifier, key)
-            if verdict is not None:
-                counts[verdict.value] += 1
-        except MismatchError:
-            counts[_CONTRADICTED] += 1
-        except LockTimeoutError:
-            counts[_BUSY] += 1
-        except StoppedError as error:
-            counts[Verdict.UNVERIFIED.value] += 1
-            stopped = str(error)
+        with _within_reach(counts):
+            outcome, message = _judge(store, verifier, key)
+        if outcome is not None:
+            counts[outcome] += 1
+        if message:
+            print(message, file=progress)
         if time.monotonic() - said >= progress_seconds:
             said = time.monotonic()
             line = f"{counts.total()} files checked, {counts[_CONTRADICTED]} contradicted"
             print(line, file=progress, flush=True)
     for module in sorted(modules):
         store.refresh_list(module)
-    if stopped:
-        print(stopped, file=progress)
     out.write(_table(counts))
-    return 1 if counts[_CONTRADICTED] else 0
+    if counts[_CONTRADICTED]:
+        return 1
+    return 2 if counts[_FAILED] else 0
+
+
+def _judge(store: Store, verifier: Verifier, key: str) -> tuple[str | None, str]:
+    """Return the row a file counts in, None when there is none any more, and what to say of it."""
+    try:
+        verdict = judge(store, verifier, key)
+    except MismatchError:
+        # The log has said it, with both hashes.
+        return _CONTRADICTED, ""
+    except LockTimeoutError:
+        return _BUSY, ""
+    except StoppedError as error:
+        return Verdict.UNVERIFIED.value, str(error)
+    except StoreError as error:
+        # A damaged disk is what this command is for: the other files are of interest too.
+        return _FAILED, str(error)
+    return (verdict.value if verdict else None), ""
 
 
 @contextlib.contextmanager

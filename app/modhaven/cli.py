@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,8 +125,13 @@ def _verify(options: argparse.Namespace) -> int:
     # What is wrong is said file by file; that a database is silent only in the summary.
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     audit.check_user(loaded.store.path)
-    parts = serve.join(loaded)
-    return audit.run(store=parts.store, verifier=parts.verifier)
+    # As the server's: nginx reads through the store's group, others not at all.
+    before = os.umask(serve.UMASK)
+    try:
+        parts = serve.join(loaded)
+        return audit.run(store=parts.store, verifier=parts.verifier)
+    finally:
+        os.umask(before)
 
 
 def _check_config(options: argparse.Namespace) -> None:

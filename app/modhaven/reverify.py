@@ -111,10 +111,11 @@ class Reverifier:
         """Judge every marked file once; False as soon as one shows that nobody answers."""
         keys = sorted(self._store.unverified())
         self._failed.intersection_update(keys)
-        # The one that ended the last sweep comes last: it must not hold up the others.
+        # Whatever ended the last sweep comes last: one file must not hold up the others.
         for key in sorted(keys, key=self._failed.__contains__):
             if self._unknown.get(key):
                 continue
+            self._failed.add(key)
             try:
                 verdict = judge(self._store, self._verifier, key)
             except (MismatchError, LockTimeoutError):
@@ -123,7 +124,6 @@ class Reverifier:
                 # Every request that is stopped says why: it need not be said here.
                 return False
             if verdict is Verdict.UNVERIFIED:
-                self._failed.add(key)
                 return False
             self._failed.discard(key)
             if verdict is Verdict.UNKNOWN:

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _WORKER_SILENCE_SECONDS = 60
 # Longer than the edge keeps idle connections, so that the edge closes them, not we.
 _KEEPALIVE_SECONDS = 75
+UMASK = 0o027
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +148,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "graceful_timeout": config.graceful_timeout_seconds,
             "timeout": _WORKER_SILENCE_SECONDS,
             "keepalive": _KEEPALIVE_SECONDS,
-            "umask": 0o027,
+            "umask": UMASK,
             "proc_name": "modhaven",
             "loglevel": "warning",
             "control_socket_disable": True,

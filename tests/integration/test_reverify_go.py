@@ -72,6 +72,12 @@ def test_what_was_published_unverified_is_verified_when_the_database_answers(
     assert marks(server) == 2
     late_database.start()
     eventually(lambda: not marks(server))
+    # By one process of the two, each file once.
+    said = (server.folder / "stderr").read_text()
+    assert [said.count(f"{QUOTE}.{extension} is verified now") for extension in ("mod", "zip")] == [
+        1,
+        1,
+    ]
     answer = server.get(f"{QUOTE}.zip")
     assert "X-Modhaven-Unverified" not in answer.headers
     assert "immutable" in answer.headers["Cache-Control"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from typing import TYPE_CHECKING
@@ -14,10 +15,12 @@ from tests.unit.test_wsgi import BASE, GOOD_SUMS, INFO, MOD, ZIP, Sums, make_zip
 
 from modhaven import audit, cli, sumdb
 from modhaven.config import ConfigError
-from modhaven.verify import Verifier
+from modhaven.protocol import Kind, Request
+from modhaven.verify import Verdict, Verifier
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import BinaryIO
 
     from modhaven.store.disk import DiskStore
 
@@ -49,7 +52,7 @@ def test_a_good_store(store: DiskStore) -> None:
     assert status == 0
     assert figures(table) == {
         "checked": 4, "verified": 2, "pinned": 1, "exempt": 1,
-        "unverified": 0, "unknown": 0, "busy": 0, "contradicted": 0,
+        "unverified": 0, "unknown": 0, "busy": 0, "failed": 0, "contradicted": 0,
     }  # fmt: skip
     assert progress.splitlines()[-1] == "4 files checked, 0 contradicted"
 
@@ -70,11 +73,28 @@ def test_seeded_files_that_nobody_vouches_for_are_marked(store: DiskStore) -> No
     assert list(store.unverified()) == [f"{BASE}.mod", f"{BASE}.zip"]
 
 
+def test_a_file_that_cannot_be_read_does_not_end_the_run(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    real = Verifier.verify
+
+    def verify(self: Verifier, request: Request, file: BinaryIO) -> Verdict:
+        if request.kind is Kind.MOD:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(self, request, file)
+
+    monkeypatch.setattr(Verifier, "verify", verify)
+    status, table, progress = run(store, *GOOD_SUMS)
+    assert (status, figures(table)["failed"], figures(table)["verified"]) == (2, 2, 1)
+    assert "v1.0.0.mod cannot be read: Input/output error" in progress
+
+
 def test_a_fork_is_told(store: DiskStore) -> None:
     fill(store)
     status, _, progress = run(store, error=sumdb.ForkError("two histories", "proof"))
     assert status == 0
-    assert "two histories" in progress.splitlines()[-1]
+    assert "two histories" in progress
 
 
 def test_a_list_that_a_crash_left_behind_is_made_right(store: DiskStore) -> None:
@@ -98,6 +118,8 @@ def test_the_command(
     file.write_text(yaml.safe_dump(settings))
     assert cli.main(["verify", "--config", str(file)]) == 0
     assert figures(capsys.readouterr().out)["unverified"] == 3
+    marker = store.root / "unverified" / f"{BASE}.zip"
+    assert marker.stat().st_mode & 0o777 == 0o640
     (store.root / "cache/download" / f"{BASE}.zip").write_bytes(b"rotten")
     assert cli.main(["verify", "--config", str(file)]) == 1
 

@@ -17,6 +17,9 @@ from modhaven.verify import MismatchError, Verdict, Verifier
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import BinaryIO
+
+    from modhaven.protocol import Request
 
 SILENT = sumdb.Unreachable("no database answers")
 LIST = BASE.rpartition("/")[0] + "/list"
@@ -110,6 +113,27 @@ def test_one_file_that_fails_does_not_hold_up_the_others(store: DiskStore) -> No
     assert not worker.sweep()
     assert not worker.sweep()
     assert list(store.unverified()) == [other]
+
+
+def test_an_unexpected_failure_does_not_hold_up_the_others_either(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "m"):
+        publish(store, f"example.com/{name}/@v/v1.0.0.mod", MOD)
+    real = Verifier.verify
+
+    def verify(self: Verifier, request: Request, file: BinaryIO) -> Verdict:
+        if request.module == "example.com/a":
+            raise RuntimeError("never thought of")
+        return real(self, request, file)
+
+    monkeypatch.setattr(Verifier, "verify", verify)
+    worker = reverifier(store, verifier(*GOOD_SUMS))
+    worker.start()
+    try:
+        eventually(lambda: list(store.unverified()) == ["example.com/a/@v/v1.0.0.mod"])
+    finally:
+        worker.stop()
 
 
 def test_what_the_database_does_not_know_is_not_asked_again_at_once(store: DiskStore) -> None:
