@@ -106,7 +106,7 @@ def test_what_the_database_contradicts_later_is_withdrawn(
         assert line.count("h1:") == 2
     # The store as a GOPROXY of its own has nothing of it either.
     files = Client(tmp_path / "files", f"file://{server.store}/cache/download", GOSUMDB="off")
-    assert "v1.5.2" not in files.go("list", "-m", "-versions", "rsc.io/quote", ok=False)
+    assert "no such file" in files.go("mod", "download", "rsc.io/quote@v1.5.2", ok=False)
 
 
 def test_require_verified_makes_a_silent_database_a_refusal(
