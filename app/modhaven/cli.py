@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +54,17 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--node", metavar="NAME", help="goes out as X-Modhaven-Backend")
     serve.add_argument("--workers", type=int, metavar="N", help="processes")
     serve.add_argument("--threads", type=int, metavar="N", help="threads of each process")
+    verify = commands.add_parser(
+        "verify",
+        help="verify the whole store again",
+        description="Compare every file of the store with the checksum database, at first with "
+        "what is kept of it, and with the pins. Wrong files go to quarantine, and the exit "
+        "status is 1. A server may use the store meanwhile.",
+    )
+    verify.set_defaults(run=_verify)
+    verify.add_argument(
+        "--config", type=Path, metavar="FILE", required=True, help="YAML configuration"
+    )
     check = commands.add_parser("check-config", help="check a configuration file and exit")
     check.set_defaults(run=_check_config)
     check.add_argument("file", type=Path, metavar="FILE")
@@ -103,6 +116,22 @@ def _print_line_to_set(loaded: config.Config) -> None:
     if not where.startswith("unix:"):
         lines.append(f"  go env -w GOPROXY=http://{where}")
     print("\n".join(lines), file=sys.stderr, flush=True)  # noqa: T201 - a command's output
+
+
+def _verify(options: argparse.Namespace) -> int:
+    loaded = config.load(options.config)
+    from modhaven import audit, serve  # noqa: PLC0415 - slow to load, and only needed here
+
+    # What is wrong is said file by file; that a database is silent only in the summary.
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    audit.check_user(loaded.store.path)
+    # As the server's: nginx reads through the store's group, others not at all.
+    before = os.umask(serve.UMASK)
+    try:
+        parts = serve.join(loaded)
+        return audit.run(store=parts.store, verifier=parts.verifier)
+    finally:
+        os.umask(before)
 
 
 def _check_config(options: argparse.Namespace) -> None:

@@ -76,6 +76,7 @@ class Config:
     ca_file: Path = field(default_factory=lambda: Path(system_ca_file()))
     sumdb: tuple[SumDB, ...] = field(default_factory=lambda: (parse_sumdb(PUBLIC_SUMDB),))
     nosumdb: str = ""
+    require_verified: bool = False
     freshness: Freshness = field(default_factory=Freshness)
     drain_file: Path = Path("/run/modhaven/drain")
     workers: int = 2
@@ -195,7 +196,11 @@ def _sumdbs(value: object) -> tuple[SumDB, ...]:
 
 _DAY = 86400
 _SECTIONS: Mapping[str, Mapping[str, Check]] = {
-    "store": {"path": checks.path, "min_free_bytes": checks.whole(0, 1 << 60)},
+    "store": {
+        "path": checks.path,
+        "min_free_bytes": checks.whole(0, 1 << 60),
+        "quarantine_max_bytes": checks.whole(0, 1 << 60),
+    },
     "upstream_timeouts": {
         "connect_seconds": checks.seconds(0.1, 60),
         "patience_seconds": checks.seconds(0.1, 600),
@@ -242,6 +247,7 @@ _KEYS: Mapping[str, Check] = {
     "ca_file": checks.path,
     "sumdb": _sumdbs,
     "nosumdb": checks.patterns,
+    "require_verified": checks.flag,
     "freshness": _section("freshness"),
     "drain_file": checks.path,
     "workers": checks.whole(1, 64),

@@ -24,7 +24,7 @@ from modhaven.peers import NoPeerError
 from modhaven.protocol import Class, Kind, Request
 from modhaven.recent import Recent
 from modhaven.store.base import LockTimeoutError, Mutable, Stored, StoreError
-from modhaven.verify import MismatchError, StoppedError, Verdict
+from modhaven.verify import MismatchError, StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -199,7 +199,7 @@ class Gateway:
                     error,
                 )
                 raise AttemptError(f"wrong bytes: {error}") from error
-            return staged.publish(unverified=verdict is Verdict.UNVERIFIED)
+            return staged.publish(unverified=verdict.unproven)
 
     def _mutable(self, request: Request, deadline: Deadline) -> Found:
         known = self._store.get_mutable(request.path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gunicorn.app.base import BaseApplication
@@ -18,6 +19,7 @@ from modhaven.checks import ConfigError
 from modhaven.databases import Database
 from modhaven.gateway import Gateway
 from modhaven.peers import Peers
+from modhaven.reverify import Reverifier
 from modhaven.store.disk import DiskStore
 from modhaven.transport import make_session
 from modhaven.upstream import Upstream
@@ -36,10 +38,25 @@ log = logging.getLogger(__name__)
 _WORKER_SILENCE_SECONDS = 60
 # Longer than the edge keeps idle connections, so that the edge closes them, not we.
 _KEEPALIVE_SECONDS = 75
+UMASK = 0o027
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What one process works with; ``verifier`` judges files that are already published."""
+
+    app: App
+    store: DiskStore
+    verifier: Verifier
 
 
 def build(config: Config, board: Board | None = None) -> App:
-    """Join the parts for one worker process; StoreError when the store cannot be opened.
+    """Return the application of one worker process; StoreError."""
+    return join(config, board).app
+
+
+def join(config: Config, board: Board | None = None) -> Parts:
+    """Join the parts for one process; StoreError when the store cannot be opened.
 
     ``board`` is the one that all workers share.
     """
@@ -58,7 +75,11 @@ def build(config: Config, board: Board | None = None) -> App:
     sources = [upstream(spec) for spec in config.upstreams]
     mirrors = [source for source in sources if not source.is_off]
     nosumdb = ",".join(filter(None, (config.nosumdb, config.private)))
-    store = DiskStore(config.store.path, min_free_bytes=config.store.min_free_bytes)
+    store = DiskStore(
+        config.store.path,
+        min_free_bytes=config.store.min_free_bytes,
+        quarantine_max_bytes=config.store.quarantine_max_bytes,
+    )
 
     def database(spec: SumDB) -> Database:
         itself = UpstreamSpec(name=spec.name, url=spec.url, falls_through=True)
@@ -91,16 +112,26 @@ def build(config: Config, board: Board | None = None) -> App:
     databases = {spec.name: database(spec) for spec in config.sumdb}
     # Like the go command's GOSUMDB, one database verifies: the first. Others are mirrored.
     first = next(iter(databases.values()), None)
+
+    def verifier(*, required: bool) -> Verifier:
+        return Verifier(
+            first.client if first else None,
+            nosumdb=nosumdb,
+            pins=store.pins,
+            required=required,
+        )
+
     gateway = Gateway(
         store=store,
         modules=Chain(sources, private=config.private, hedge=config.hedge),
         peers=Peers([peer(spec) for spec in config.peers], seconds=config.peer_seconds),
         databases=databases,
-        verifier=Verifier(first.client if first else None, nosumdb=nosumdb),
+        verifier=verifier(required=config.require_verified),
         freshness=config.freshness,
         private=config.private,
     )
-    return App(config=config, gateway=gateway, store=store)
+    app = App(config=config, gateway=gateway, store=store)
+    return Parts(app=app, store=store, verifier=verifier(required=False))
 
 
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
@@ -129,7 +160,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "graceful_timeout": config.graceful_timeout_seconds,
             "timeout": _WORKER_SILENCE_SECONDS,
             "keepalive": _KEEPALIVE_SECONDS,
-            "umask": 0o027,
+            "umask": UMASK,
             "proc_name": "modhaven",
             "loglevel": "warning",
             "control_socket_disable": True,
@@ -139,7 +170,9 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
     def load(self) -> App:
         """Build the application in a worker (gunicorn's hook)."""
-        return build(self._modhaven, self._board)
+        parts = join(self._modhaven, self._board)
+        Reverifier(store=parts.store, verifier=parts.verifier).start()
+        return parts.app
 
 
 def run(load: Callable[[], Config]) -> None:

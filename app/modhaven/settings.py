@@ -63,10 +63,11 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreConfig:
-    """Where modules are kept, and how much of the file system stays free."""
+    """Where modules are kept, what stays free of the file system, and the quarantine's bound."""
 
     path: Path
     min_free_bytes: int = 1 << 30
+    quarantine_max_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

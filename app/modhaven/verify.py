@@ -12,6 +12,8 @@ from modhaven.protocol import Kind, Request
 if TYPE_CHECKING:
     from typing import BinaryIO
 
+    from modhaven.store.base import Pins
+
 log = logging.getLogger(__name__)
 
 
@@ -19,8 +21,18 @@ class Verdict(enum.StrEnum):
     """What is known about a file's bytes."""
 
     VERIFIED = "verified"
+    # The same as when they were first used, in a module no database is asked about.
+    PINNED = "pinned"
+    # The database could not be asked.
     UNVERIFIED = "unverified"
+    # It was asked, and gave no proof: it does not know the version, or answers rubbish.
+    UNKNOWN = "unknown"
     EXEMPT = "exempt"
+
+    @property
+    def unproven(self) -> bool:
+        """Whether the file is published marked, and asked about again."""
+        return self in (Verdict.UNVERIFIED, Verdict.UNKNOWN)
 
 
 class MismatchError(Exception):
@@ -29,6 +41,10 @@ class MismatchError(Exception):
 
 class StoppedError(Exception):
     """A checksum database has signed two histories: nothing new is published."""
+
+
+class UnprovenError(StoppedError):
+    """No database vouches for the file, and nothing is published without (require_verified)."""
 
 
 class SumLookup(Protocol):
@@ -41,16 +57,30 @@ class SumLookup(Protocol):
 class Verifier:
     """Compares fetched .mod and .zip files with the checksum database."""
 
-    def __init__(self, database: SumLookup | None, *, nosumdb: str) -> None:
-        """Ask ``database`` except for modules that match ``nosumdb`` (GONOSUMDB patterns)."""
+    def __init__(
+        self,
+        database: SumLookup | None,
+        *,
+        nosumdb: str,
+        pins: Pins | None = None,
+        required: bool = False,
+    ) -> None:
+        """Ask ``database`` except for modules that match ``nosumdb`` (GONOSUMDB patterns).
+
+        What no database is asked about is compared with ``pins``. With ``required`` an unproven
+        file is an error.
+        """
         self._database = database
         self._nosumdb = nosumdb
+        self._pins = pins
+        self._required = required
 
     def verify(self, request: Request, file: BinaryIO) -> Verdict:
         """Check a .mod or .zip in ``file``; any other kind is exempt.
 
         A zip's own rules are checked also where no database is asked. A database that gives no
-        proof, for whatever reason, leaves the file unverified. MismatchError, StoppedError.
+        proof, for whatever reason, leaves the file unproven. The caller holds the key's lock.
+        Raises MismatchError, StoppedError, UnprovenError, store.base.StoreError.
         """
         if request.kind not in (Kind.MOD, Kind.ZIP):
             return Verdict.EXEMPT
@@ -66,14 +96,32 @@ class Verifier:
             suffix = "/go.mod"
             actual = modzip.hash_go_mod(file.read())
         if self._database is None or modpath.match_prefix_patterns(self._nosumdb, request.module):
-            return Verdict.EXEMPT
+            return self._compare_with_pin(request, actual)
         try:
             known = self._database.lookup_hash(request.module, request.version, suffix)
         except sumdb.ForkError as error:
             raise StoppedError(f"{request.path} is not published: {error}") from error
         except sumdb.SumdbError as error:
+            if self._required:
+                raise UnprovenError(
+                    f"{request.path} is not published: require_verified is set, "
+                    f"and the checksum database gave no proof: {error}"
+                ) from error
             log.warning("%s cannot be verified: %s", request.path, error)
-            return Verdict.UNVERIFIED
+            asked = not isinstance(error, sumdb.Unreachable)
+            return Verdict.UNKNOWN if asked else Verdict.UNVERIFIED
         if actual == known:
             return Verdict.VERIFIED
         raise MismatchError(f"hash is {actual}, the checksum database has {known}")
+
+    def _compare_with_pin(self, request: Request, actual: str) -> Verdict:
+        if self._pins is None:
+            return Verdict.EXEMPT
+        known = self._pins.hash_of(request.path, actual)
+        if actual == known:
+            return Verdict.PINNED
+        where = self._pins.where(request.path)
+        raise MismatchError(
+            f"hash is {actual}, but when it was first used here {known}; remove {where} "
+            "if the new one is right"
+        )

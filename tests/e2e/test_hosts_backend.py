@@ -117,6 +117,7 @@ def test_configuration_is_the_inventorys(backend: str) -> None:
         "store": {
             "path": own["backend_store_path"],
             "min_free_bytes": own["backend_store_min_free_bytes"],
+            "quarantine_max_bytes": own["backend_quarantine_max_bytes"],
         },
         "upstreams": own["backend_upstreams"],
         "upstream_timeouts": {
@@ -136,6 +137,7 @@ def test_configuration_is_the_inventorys(backend: str) -> None:
         "ca_file": own["backend_ca_file"],
         "sumdb": own["modhaven_sumdbs"],
         "nosumdb": ",".join(own["modhaven_nosumdb"]),
+        "require_verified": own["backend_require_verified"],
         "freshness": {
             "mutable_seconds": own["modhaven_mutable_seconds"],
             "not_found_seconds": own["backend_not_found_seconds"],

@@ -15,13 +15,14 @@ from modhaven.config import Config, ConfigError
 CONTRACT = """
 node: backend1
 listen: unix:/run/modhaven/app.sock
-store: {path: /var/lib/modhaven/store, min_free_bytes: 1073741824}
+store: {path: /var/lib/modhaven/store, min_free_bytes: 1073741824, quarantine_max_bytes: 5}
 upstreams: "https://goproxy.cn|https://goproxy.io|https://proxy.golang.org"
 upstream_timeouts: {connect_seconds: 2, first_byte_seconds: 5, total_seconds: 300}
 request_deadline_seconds: 300
 ca_file: /etc/ssl/certs/ca-certificates.crt
 sumdb: "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
 nosumdb: ""
+require_verified: true
 freshness: {mutable_seconds: 60, not_found_seconds: 60, stale_max_seconds: 604800}
 workers: 2
 threads: 32
@@ -34,6 +35,8 @@ def test_a_complete_file(tmp_path: Path) -> None:
     loaded = config.load(file)
     assert loaded.node == "backend1"
     assert loaded.store.path == Path("/var/lib/modhaven/store")
+    assert loaded.store.quarantine_max_bytes == 5
+    assert loaded.require_verified
     assert [u.name for u in loaded.upstreams] == ["goproxy.cn", "goproxy.io", "proxy.golang.org"]
     assert [u.falls_through for u in loaded.upstreams] == [True, True, False]
     assert loaded.sumdb[0].url == "https://sum.golang.org"
@@ -80,6 +83,8 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path, monkeypatch: pytest.Monke
         ({"freshness": {"mutable_seconds": -1}}, "freshness.mutable_seconds"),
         ({"ca_file": "ca.pem"}, "ca_file"),
         ({"nosumdb": 3}, "nosumdb"),
+        ({"require_verified": "yes"}, "require_verified"),
+        ({"store": {"quarantine_max_bytes": -1}}, "store.quarantine_max_bytes"),
         ([], "mapping"),
     ],
 )

@@ -76,9 +76,45 @@ def test_quarantine_keeps_the_bytes_out_of_reach(store: DiskStore) -> None:
     with store.stage(ZIP) as staged:
         staged.file.write(b"evil")
         kept = staged.quarantine("hash differs")
+    assert kept.parent == store.root / "quarantine"
     assert kept.read_bytes() == b"evil"
     assert Path(f"{kept}.reason").read_text() == "hash differs\n"
     assert store.find(ZIP) is None
+
+
+def test_marks_come_and_go_and_are_listed(store: DiskStore) -> None:
+    assert list(store.unverified()) == []
+    for key in (ZIP, "github.com/!a/x/@v/v1.0.0.mod"):
+        store.mark(key, unverified=True)
+        store.mark(key, unverified=True)
+    assert list(store.unverified()) == ["github.com/!a/x/@v/v1.0.0.mod", ZIP]
+    for _ in range(2):
+        store.mark(ZIP, unverified=False)
+    assert list(store.unverified()) == ["github.com/!a/x/@v/v1.0.0.mod"]
+
+
+def test_published_are_the_files_of_modules(store: DiskStore) -> None:
+    keys = [f"rsc.io/quote/@v/v1.5.2.{extension}" for extension in ("info", "mod", "zip")]
+    for key in (*keys, "sumdb/a.b/lookup/rsc.io/quote@v1.5.2"):
+        publish(store, key, b"{}")
+    (store.root / "cache/download/rsc.io/quote/@v/v1.5.2.ziphash").touch()
+    (store.root / "cache/download/rsc.io/quote/@v/v1.5.2.lock").touch()
+    assert list(store.published()) == keys
+
+
+def test_what_is_withdrawn_leaves_the_list_too(store: DiskStore) -> None:
+    for version in ("v1.5.1", "v1.5.2"):
+        publish(store, f"rsc.io/quote/@v/{version}.info", b"{}")
+    with store.stage(ZIP) as staged:
+        staged.file.write(b"evil")
+        staged.publish(unverified=True)
+    kept = store.withdraw(ZIP, "hash differs")
+    assert kept.read_bytes() == b"evil"
+    assert Path(f"{kept}.reason").read_text() == "hash differs\n"
+    assert store.find(ZIP) is None
+    assert (store.root / "cache/download/rsc.io/quote/@v/list").read_text() == "v1.5.1\n"
+    assert store.versions("rsc.io/quote") == ["v1.5.1"]
+    assert list(store.unverified()) == []
 
 
 def test_list_is_what_the_store_holds(store: DiskStore) -> None:

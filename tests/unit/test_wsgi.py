@@ -326,6 +326,45 @@ def test_private_modules_are_not_asked_about(app: App) -> None:
     assert "X-Modhaven-Unverified" not in call(app, f"/{BASE}.zip").headers
 
 
+def test_require_verified_refuses_what_nobody_vouches_for(
+    tmp_path: Path, fake: FakeUpstream
+) -> None:
+    fake.script(f"{BASE}.zip", Reply(body=ZIP))
+    app = build(tmp_path, fake.url, require_verified=True, sumdb=f"{TEST_SUMDB} {fake.url}/500")
+    fake.default = Reply(status=500)
+    answer = call(app, f"/{BASE}.zip")
+    assert (answer.status, answer.headers["Cache-Control"]) == (502, "no-store")
+    assert "is not published: require_verified is set" in answer.text
+    assert not (tmp_path / "store" / "cache" / "download" / f"{BASE}.zip").exists()
+    assert not (tmp_path / "store" / "unverified").exists()
+
+
+def test_other_bytes_than_at_first_use_are_wrong_and_the_next_mirror_is_asked(
+    tmp_path: Path, fake: FakeUpstream, fake2: FakeUpstream
+) -> None:
+    app = build(tmp_path, f"{fake.url}|{fake2.url}", nosumdb="example.com")
+    published = tmp_path / "store" / "cache" / "download"
+    for extension, evil, good in (("zip", make_zip(b"evil"), ZIP), ("mod", MOD + b"//", MOD)):
+        fake.script(f"{BASE}.{extension}", Reply(body=good), Reply(body=evil))
+        fake2.script(f"{BASE}.{extension}", Reply(body=good))
+        assert call(app, f"/{BASE}.{extension}").headers["X-Modhaven-Source"] == fake.name
+        (published / f"{BASE}.{extension}").unlink()
+        answer = call(app, f"/{BASE}.{extension}")
+        assert (answer.body, answer.headers["X-Modhaven-Source"]) == (good, fake2.name)
+    reasons = [path.read_text() for path in (tmp_path / "store/quarantine").glob("*.reason")]
+    assert len(reasons) == 2
+    assert all("first used here" in reason for reason in reasons)
+
+
+def test_a_mirror_that_stays_wrong_fills_no_disk(tmp_path: Path, fake: FakeUpstream) -> None:
+    app = build(tmp_path, fake.url)
+    set_sums(app, *GOOD_SUMS)
+    fake.script(f"{BASE}.zip", Reply(body=make_zip(b"evil")))
+    for _ in range(5):
+        assert call(app, f"/{BASE}.zip").status == 502
+    assert len(list((tmp_path / "store" / "quarantine").iterdir())) == 2
+
+
 def test_checksum_database_is_mirrored(tmp_path: Path, fake: FakeUpstream) -> None:
     name = "localhost.localdev/sumdb"
     app = build(tmp_path, fake.url, sumdb=f"{TEST_SUMDB} {fake.url}/itself")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -59,8 +60,22 @@ class Staged(Protocol):
         """Keep it out of reach for an operator to look at, with the reason beside it."""
 
 
+class Pins(Protocol):
+    """What files were when they were first used; a pin outlives its file."""
+
+    def hash_of(self, key: str, actual: str) -> str:
+        """Return the h1: hash that ``key`` is pinned to; ``actual``, from now, if it had none."""
+
+    def where(self, key: str) -> Path:
+        """Return what an operator removes to let other bytes in."""
+
+
 class Store(Protocol):
-    """Published files, mutable answers, and one lock a key across processes."""
+    """Published files, mutable answers, pins, and one lock a key across processes."""
+
+    @property
+    def pins(self) -> Pins:
+        """The hashes of what no checksum database is asked about."""
 
     def find(self, key: str) -> Stored | None:
         """Return the published file, or None."""
@@ -78,7 +93,25 @@ class Store(Protocol):
         """Return the versions whose .info is held, pseudo-versions included, in no order."""
 
     def lock(self, key: str, *, wait_seconds: float) -> AbstractContextManager[None]:
-        """Hold ``key`` across processes; LockTimeoutError. It dies with its holder."""
+        """Hold ``key`` across processes; LockTimeoutError, StoreError. It dies with its holder."""
+
+    def published(self) -> Iterator[str]:
+        """Yield the keys of the modules' files."""
+
+    def unverified(self) -> Iterator[str]:
+        """Yield the keys that are marked as unverified."""
+
+    def mark(self, key: str, *, unverified: bool) -> None:
+        """Set or remove the marker of ``key``, whose lock the caller holds; StoreError."""
+
+    def withdraw(self, key: str, reason: str) -> Path:
+        """Move a published file, whose lock the caller holds, to quarantine; StoreError.
+
+        Its version leaves the list of what the store holds.
+        """
+
+    def refresh_list(self, escaped_module: str) -> None:
+        """Make the store's own list of a module's versions say what is held; StoreError."""
 
     def problem(self) -> str | None:
         """Return why the store cannot take files now, as a sentence, or None."""

@@ -4,6 +4,7 @@
     <root>/cache/download/sumdb/<name>/{lookup,tile}/…
     <root>/mutable/…        answers that change, each with its fetch time: nginx never looks here
     <root>/unverified/…     markers of files the checksum database could not be asked about
+    <root>/pins/…           hashes of files that no checksum database is asked about
     <root>/quarantine/…     files that failed verification, for the operator
     <root>/tmp, <root>/locks
 
@@ -15,47 +16,56 @@ sees the whole file or none.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import random
-import secrets
 import shutil
 import time
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from modhaven import modpath, semver
-from modhaven.store.base import LockTimeoutError, Mutable, Stored, StoreError
+from modhaven.store import files
+from modhaven.store.base import Mutable, Stored
+from modhaven.store.files import store_error
+from modhaven.store.pins import Pins
+from modhaven.store.quarantine import Quarantine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
-# Longer than any request's deadline: what is older was left by a process that died.
-_LEFTOVER_SECONDS = 3600
-_LOCK_POLL_SECONDS = 0.02
+# So much must be writable for the store to be well; an empty file also fits on a full disk.
+_PROBE = bytes(8192)
+_LIST_SECONDS = 10.0
 
 
 class DiskStore:
     """A store below ``root``, safe for many threads and processes of one host."""
 
-    def __init__(self, root: Path, *, min_free_bytes: int) -> None:
+    def __init__(
+        self, root: Path, *, min_free_bytes: int, quarantine_max_bytes: int = 1 << 30
+    ) -> None:
         """Create the folders; StoreError when that fails."""
         self.root = root
         self._min_free_bytes = min_free_bytes
         self._download = root / "cache" / "download"
         self._mutable = root / "mutable"
         self._unverified = root / "unverified"
-        self._quarantine = root / "quarantine"
-        self._tmp = root / "tmp"
         self._locks = root / "locks"
+        self._writer = files.Writer(root / "tmp")
+        self.pins = Pins(root / "pins", self._writer)
+        self._quarantine = Quarantine(
+            root / "quarantine", self._writer, max_bytes=quarantine_max_bytes
+        )
         try:
-            for folder in (self._download, self._mutable, self._tmp, self._locks, self._quarantine):
+            for folder in (self._download, self._mutable, self._locks):
                 folder.mkdir(parents=True, exist_ok=True)
-            self._remove_leftovers()
+            for name in ("tmp", "quarantine"):
+                (root / name).mkdir(exist_ok=True)
+            self._writer.remove_leftovers()
         except OSError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
 
     def find(self, key: str) -> Stored | None:
         """Return the published file, or None."""
@@ -65,18 +75,18 @@ class DiskStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
         return Stored(path=path, size=size, unverified=(self._unverified / key).exists())
 
     @contextlib.contextmanager
     def stage(self, key: str) -> Iterator[DiskStaged]:
         """Open a temporary file for ``key``; what is unpublished at the end is removed."""
         try:
-            path, file = self._open_temporary()
+            path, file = self._writer.open_temporary()
         except OSError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
         try:
-            with file:
+            with files.disk_errors(), file:
                 yield DiskStaged(self, key, path, file)
         finally:
             path.unlink(missing_ok=True)
@@ -91,7 +101,7 @@ class DiskStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
         except (ValueError, KeyError, TypeError):
             # Written by nothing of ours: as good as absent, and overwritten by the next answer.
             return None
@@ -99,7 +109,7 @@ class DiskStore:
     def put_mutable(self, key: str, body: bytes, source: str) -> None:
         """Keep an answer with the time of now; StoreError."""
         head = json.dumps({"fetched": time.time(), "source": source}).encode()
-        self._write(self._mutable / key, head + b"\n" + body)
+        self._writer.write(self._mutable / key, head + b"\n" + body)
 
     def versions(self, escaped_module: str) -> list[str]:
         """Return the versions whose .info is held, pseudo-versions included, in no order."""
@@ -114,18 +124,56 @@ class DiskStore:
 
     @contextlib.contextmanager
     def lock(self, key: str, *, wait_seconds: float) -> Iterator[None]:
-        """Hold ``key`` across processes; LockTimeoutError. It dies with its holder."""
+        """Hold ``key`` across processes; LockTimeoutError, StoreError. It dies with its holder."""
         path = self._locks / hashlib.sha256(key.encode()).hexdigest()
-        end = time.monotonic() + wait_seconds
-        while (descriptor := _try_lock(path)) is None:
-            if time.monotonic() >= end:
-                raise LockTimeoutError(f"another process has been fetching {key} for too long")
-            time.sleep(_LOCK_POLL_SECONDS * (0.5 + random.random()))  # noqa: S311 - only spreads
-        try:
+        with files.hold(path, key, wait_seconds=wait_seconds):
             yield
-        finally:
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
+
+    def published(self) -> Iterator[str]:
+        """Yield the keys of the modules' files; the checksum databases' are not among them."""
+        for key in files.names_below(self._download):
+            module, found, name = key.rpartition("/@v/")
+            if (
+                found
+                and not module.startswith("sumdb/")
+                and name.endswith((".info", ".mod", ".zip"))
+            ):
+                yield key
+
+    def unverified(self) -> Iterator[str]:
+        """Yield the keys that are marked as unverified."""
+        return files.names_below(self._unverified)
+
+    def mark(self, key: str, *, unverified: bool) -> None:
+        """Set or remove the marker of ``key``, whose lock the caller holds; StoreError."""
+        marker = self._unverified / key
+        try:
+            if not unverified:
+                marker.unlink(missing_ok=True)
+            elif not marker.exists():
+                self._writer.write(marker, b"")
+        except OSError as error:
+            raise store_error(error) from error
+
+    def withdraw(self, key: str, reason: str) -> Path:
+        """Move a published file to quarantine; its version leaves the list too. StoreError.
+
+        The caller holds the key's lock. The marker goes last: after a crash it is done again.
+        """
+        escaped_module, _, name = key.rpartition("/@v/")
+        path = self._download / key
+        try:
+            info = self._download / escaped_module / "@v" / f"{name.rpartition('.')[0]}.info"
+            if info != path:
+                info.unlink(missing_ok=True)
+                self.refresh_list(escaped_module)
+            kept = self._quarantine.take(path, reason)
+        except OSError as error:
+            raise store_error(error) from error
+        if info == path:
+            self.refresh_list(escaped_module)
+        self.mark(key, unverified=False)
+        return kept
 
     def folder(self, key: str) -> Path:
         """Return where below the published files ``key`` is or would be."""
@@ -134,12 +182,15 @@ class DiskStore:
     def problem(self) -> str | None:
         """Return why the store cannot take files now, as a sentence, or None."""
         try:
-            path, file = self._open_temporary()
-            file.close()
-            path.unlink()
+            path, file = self._writer.open_temporary()
+            try:
+                with file:
+                    file.write(_PROBE)
+            finally:
+                path.unlink()
             free = shutil.disk_usage(self.root).free
         except OSError as error:
-            return str(_store_error(error))
+            return str(store_error(error))
         if free < self._min_free_bytes:
             return (
                 f"{self.root} has {free} bytes free, less than store.min_free_bytes "
@@ -149,68 +200,36 @@ class DiskStore:
 
     def _publish(self, staged: DiskStaged, *, unverified: bool) -> Stored:
         target = self._download / staged.key
-        marker = self._unverified / staged.key
+        if unverified:
+            self.mark(staged.key, unverified=True)
         try:
             staged.file.flush()
             os.fsync(staged.file.fileno())
             size = os.fstat(staged.file.fileno()).st_size
-            if unverified:
-                self._write(marker, b"")
-            _rename(staged.path, target)
-            if not unverified:
-                marker.unlink(missing_ok=True)
+            files.rename(staged.path, target)
         except OSError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
+        if not unverified:
+            self.mark(staged.key, unverified=False)
         if staged.key.endswith(".info"):
-            self._update_list(staged.key.rpartition("/@v/")[0])
+            self.refresh_list(staged.key.rpartition("/@v/")[0])
         return Stored(path=target, size=size, unverified=unverified)
 
-    def _update_list(self, escaped_module: str) -> None:
-        """Rewrite @v/list for GOPROXY=file://: the versions held, no pseudo-versions."""
+    def refresh_list(self, escaped_module: str) -> None:
+        """Make @v/list, for GOPROXY=file://, say the versions held, no pseudo-versions."""
         key = f"{escaped_module}/@v/list"
-        with self.lock(key, wait_seconds=10):
+        with self.lock(key, wait_seconds=_LIST_SECONDS):
             tagged = [v for v in self.versions(escaped_module) if not semver.is_pseudo(v)]
             tagged.sort(key=semver.sort_key)
-            self._write(self._download / key, "".join(f"{v}\n" for v in tagged).encode())
+            body = "".join(f"{v}\n" for v in tagged).encode()
+            path = self._download / key
+            if not path.is_file() or path.read_bytes() != body:
+                self._writer.write(path, body)
 
     def _move_to_quarantine(self, staged: DiskStaged, reason: str) -> Path:
-        name = staged.key.replace("/", "_")[-150:]
-        target = self._quarantine / f"{int(time.time())}-{secrets.token_hex(4)}-{name}"
-        try:
+        with files.disk_errors():
             staged.file.flush()
-            staged.path.rename(target)
-            self._write(target.with_name(target.name + ".reason"), f"{reason}\n".encode())
-        except OSError as error:
-            raise _store_error(error) from error
-        return target
-
-    def _write(self, target: Path, data: bytes) -> None:
-        """Replace ``target`` atomically and durably."""
-        try:
-            path, file = self._open_temporary()
-            try:
-                with file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                _rename(path, target)
-            finally:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise _store_error(error) from error
-
-    def _open_temporary(self) -> tuple[Path, BinaryIO]:
-        # Not tempfile: its files are 0600, and nginx reads these through the store's group.
-        path = self._tmp / secrets.token_hex(16)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        return path, os.fdopen(descriptor, "w+b")
-
-    def _remove_leftovers(self) -> None:
-        oldest = time.time() - _LEFTOVER_SECONDS
-        for path in self._tmp.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
+        return self._quarantine.take(staged.path, reason)
 
 
 class DiskStaged:
@@ -230,35 +249,3 @@ class DiskStaged:
     def quarantine(self, reason: str) -> Path:
         """Keep it out of reach for an operator to look at, with the reason beside it."""
         return self._store._move_to_quarantine(self, reason)
-
-
-def _try_lock(path: Path) -> int | None:
-    """Return a descriptor that holds the lock at ``path``, or None when somebody else has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The last holder may have removed the file we opened: a lock on it would exclude nobody.
-        if os.fstat(descriptor).st_ino == path.stat().st_ino:
-            return descriptor
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
-
-
-def _rename(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.rename(target)
-    descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _store_error(error: OSError) -> StoreError:
-    where = error.filename or "the store"
-    return StoreError(f"{where}: {error.strerror or error}")
