@@ -145,6 +145,7 @@ def test_configuration_is_the_inventorys(backend: str) -> None:
         },
         "workers": own["backend_workers"],
         "threads": own["backend_threads"],
+        "graceful_timeout_seconds": own["backend_stop_timeout_seconds"],
         "peers": [
             {"name": name, "url": f"{scheme}://{address(name)}:{port(name)}"} for name in peers
         ],

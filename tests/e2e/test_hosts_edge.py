@@ -90,7 +90,10 @@ def test_cache_zone_has_the_inventorys_sizes_and_is_nginxs_own(edge: str, zone: 
     )
     assert len(found) == 1
     options = dict(option.split("=", 1) for option in found[0].split())
-    assert options["keys_zone"] == f"modhaven_{zone}:{own['edge_cache_keys_megabytes']}m"
+    # The name ends with a hash of the path: nginx refuses to move a zone at a reload.
+    name, _, size = options["keys_zone"].partition(":")
+    assert re.fullmatch(f"modhaven_{zone}_[0-9a-f]{{6}}", name)
+    assert size == f"{own['edge_cache_keys_megabytes']}m"
     assert options["max_size"] == own[f"edge_cache_{zone}_max_size"]
     assert options["min_free"] == own["edge_cache_min_free"]
     assert options["inactive"] == f"{own['edge_cache_inactive_days']}d"
