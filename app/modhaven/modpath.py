@@ -1,13 +1,12 @@
 """Module paths and versions: which are valid, and how they are written in a request.
 
 Pure port of the rules of golang.org/x/mod/module (CheckPath, CheckPathMajor, EscapePath,
-EscapeVersion, MatchPrefixPatterns). An upper-case letter is written ``!`` and its lower-case
+EscapeVersion). An upper-case letter is written ``!`` and its lower-case
 letter, so that stores on file systems that fold case keep modules apart.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 
 from modhaven import semver
@@ -125,25 +124,6 @@ def unescape_version(escaped: str) -> str:
     return version
 
 
-def match_prefix_patterns(globs: str, target: str) -> bool:
-    """Tell whether a prefix of the path ``target`` matches one of the comma-separated globs.
-
-    Syntax and meaning of GOPRIVATE and GONOSUMDB (module.MatchPrefixPatterns): a glob of N elements
-    is compared with the first N elements of the path; malformed globs match nothing.
-    """
-    elements = target.split("/")
-    for glob in globs.split(","):
-        wanted = glob.strip().removesuffix("/").split("/")
-        if wanted == [""] or len(wanted) > len(elements):
-            continue
-        pairs = zip(wanted, elements, strict=False)
-        if all(
-            (match := _glob(pattern)) and match.fullmatch(element) for pattern, element in pairs
-        ):
-            return True
-    return False
-
-
 def _check_element(path: str, element: str) -> None:
     problem = ""
     if not element:
@@ -162,26 +142,6 @@ def _check_element(path: str, element: str) -> None:
         problem = "leading dash"
     if problem:
         raise InvalidPathError(f"malformed module path {path!r}: {problem}")
-
-
-@functools.lru_cache(maxsize=1024)
-def _glob(pattern: str) -> re.Pattern[str] | None:
-    """Return the expression for one path element of a path.Match glob, None if malformed."""
-    tokens = re.findall(r"\[\^?(?:\\.|[^\]\\])+\]|\\.|[^\\\[]", pattern)
-    if "".join(tokens) != pattern:
-        return None
-    words = {"*": "[^/]*", "?": "[^/]"}
-    # A class is Python's own, but for the letters that mean more in it there than in Go.
-    parts = [
-        "[" + re.sub(r"([&~|\[])", r"\\\1", token[1:-1]) + "]"
-        if len(token) > 2
-        else words.get(token) or re.escape(token[-1])
-        for token in tokens
-    ]
-    try:
-        return re.compile("".join(parts))
-    except re.error:
-        return None
 
 
 def _is_windows_name(element: str) -> bool:

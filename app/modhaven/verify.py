@@ -6,7 +6,8 @@ import enum
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from modhaven import modpath, modzip, sumdb
+from modhaven import modzip, sumdb
+from modhaven.globs import match_prefix_patterns
 from modhaven.protocol import Kind, Request
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Verifier:
         else:
             suffix = "/go.mod"
             actual = modzip.hash_go_mod(file.read())
-        if self._database is None or modpath.match_prefix_patterns(self._nosumdb, request.module):
+        if self._database is None or match_prefix_patterns(self._nosumdb, request.module):
             return self._compare_with_pin(request, actual)
         try:
             known = self._database.lookup_hash(request.module, request.version, suffix)

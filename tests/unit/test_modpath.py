@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from modhaven import modpath, semver
+from modhaven.globs import match_prefix_patterns
 
 RULES: dict[str, list[Any]] = yaml.safe_load(
     (Path(__file__).parents[1] / "data" / "module_rules.yml").read_text(encoding="utf-8")
@@ -70,7 +71,7 @@ def test_match_path_major(version: str, major: str, ok: bool) -> None:  # noqa: 
 
 @pytest.mark.parametrize(("globs", "target", "ok"), RULES["match_prefix_patterns"])
 def test_match_prefix_patterns(globs: str, target: str, ok: bool) -> None:  # noqa: FBT001
-    assert modpath.match_prefix_patterns(globs, target) is ok
+    assert match_prefix_patterns(globs, target) is ok
 
 
 @pytest.mark.parametrize(("version", "canonical"), RULES["canonical"])
