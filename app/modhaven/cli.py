@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--ca-file", metavar="FILE", help="certificate authorities to trust")
     serve.add_argument("--node", metavar="NAME", help="goes out as X-Modhaven-Backend")
     serve.add_argument("--workers", type=int, metavar="N", help="processes")
-    serve.add_argument("--threads", type=int, metavar="N", help="threads of each process")
     verify = commands.add_parser(
         "verify",
         help="verify the whole store again",
@@ -73,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from modhaven.store.disk import DiskStore  # noqa: PLC0415 - only needed here
+
     def load() -> config.Config:
         return _with_flags(
             config.load(options.config) if options.config else config.Config(), options
@@ -83,18 +85,19 @@ def _serve(options: argparse.Namespace) -> None:
         raise config.ConfigError(
             f"ca_file {loaded.ca_file} does not exist; install ca-certificates or name another file"
         )
-    from modhaven import serve  # noqa: PLC0415 - gunicorn is slow to load, and only needed here
-    from modhaven.store.disk import DiskStore  # noqa: PLC0415
-
     # Opened once here, so that a store that cannot be written is a sentence, not a crash loop.
     DiskStore(loaded.store.path, min_free_bytes=loaded.store.min_free_bytes)
+    # prometheus-client decides when it is loaded whether the workers share their counters.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="modhaven-metrics-")
+    from modhaven import serve  # noqa: PLC0415 - gunicorn is slow to load, and only needed here
+
     if options.config is None:
         _print_line_to_set(loaded)
     serve.run(load)
 
 
 def _with_flags(loaded: config.Config, options: argparse.Namespace) -> config.Config:
-    names = ("listen", "upstreams", "sumdb", "nosumdb", "node", "workers", "threads")
+    names = ("listen", "upstreams", "sumdb", "nosumdb", "node", "workers")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.ca_file is not None:
         given["ca_file"] = str(Path(options.ca_file).absolute())

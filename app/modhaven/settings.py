@@ -11,11 +11,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SumDB:
-    """A checksum database: its name, its verifier key ``name+hash+key``, and where it answers."""
+    """A checksum database: its name, its verifier key ``name+hash+key``, and where it answers.
+
+    ``modules`` are patterns of the only modules it verifies, none: of all that no other names.
+    ``proxy``, ``ca_file`` and ``credentials_file`` are as an upstream's.
+    """
 
     name: str
     key: str
     url: str
+    modules: str = ""
+    proxy: str = ""
+    ca_file: Path | None = None
+    credentials_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +76,20 @@ class StoreConfig:
     path: Path
     min_free_bytes: int = 1 << 30
     quarantine_max_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many requests of a kind one process lets wait for upstreams; further ones are refused."""
+
+    zip_requests: int = 256
+    file_requests: int = 96
+    mutable_requests: int = 96
+
+    @property
+    def threads(self) -> int:
+        """Threads of a process: one for each place, and some for what needs none."""
+        return self.zip_requests + self.file_requests + self.mutable_requests + 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

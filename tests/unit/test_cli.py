@@ -58,12 +58,12 @@ def test_a_flag_outranks_the_file(served: list[Config], tmp_path: Path) -> None:
     (tmp_path / "ca.pem").touch()
     file = tmp_path / "modhaven.yml"
     file.write_text(
-        f"threads: 3\nworkers: 3\nca_file: {tmp_path}/ca.pem\n"
+        f"upstream_retries: 7\nworkers: 3\nca_file: {tmp_path}/ca.pem\n"
         f"store: {{path: {tmp_path}/a, min_free_bytes: 5}}\n"
     )
     arguments = ["serve", "--config", str(file), "--workers", "1", "--store", f"{tmp_path}/b"]
     assert cli.main([*arguments, "--upstreams", "off"]) == 0
-    assert (served[0].threads, served[0].workers) == (3, 1)
+    assert (served[0].upstream_retries, served[0].workers) == (7, 1)
     assert (served[0].store.path, served[0].store.min_free_bytes) == (tmp_path / "b", 5)
     assert served[0].upstreams[0].is_off
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.conftest import TEST_SUMDB, FakeUpstream, Reply
 
 from modhaven import config, modzip, serve, sumdb
+from modhaven.globs import match_prefix_patterns
 from modhaven.verify import SumLookup, Verifier
 
 if TYPE_CHECKING:
@@ -113,6 +114,19 @@ def test_head_has_the_headers_of_get_and_no_body(app: App) -> None:
     head = call(app, f"/{BASE}.zip", "HEAD")
     assert (head.status, head.body) == (200, b"")
     assert head.headers["Content-Length"] == str(len(ZIP))
+
+
+def test_a_web_server_in_front_sends_the_file(tmp_path: Path, fake: FakeUpstream) -> None:
+    fake.script(f"{BASE}.zip", Reply(body=ZIP))
+    app = build(tmp_path, fake.url, accel_prefix="/-/store")
+    for _ in range(2):
+        answer = call(app, f"/{BASE}.zip")
+        assert (answer.status, answer.body) == (200, b"")
+        assert answer.headers["X-Accel-Redirect"] == f"/-/store/{BASE}.zip"
+        assert answer.headers["Content-Length"] == "0"
+    # Only files: a list is a body as ever.
+    fake.script(f"{MODULE}/@v/list", Reply(body=b"v1.0.0\n"))
+    assert call(app, f"/{MODULE}/@v/list").text == "v1.0.0\n"
 
 
 def test_mutable_answers(app: App, fake: FakeUpstream) -> None:
@@ -270,9 +284,13 @@ def test_a_crowd_shares_one_failure(tmp_path: Path, fake: FakeUpstream) -> None:
 
 
 class Sums(SumLookup):
-    def __init__(self, lines: tuple[str, ...], error: sumdb.SumdbError) -> None:
+    def __init__(self, lines: tuple[str, ...], error: sumdb.SumdbError, nosumdb: str = "") -> None:
         self.lines = lines
         self.error = error
+        self.nosumdb = nosumdb
+
+    def for_module(self, module: str) -> Sums | None:
+        return None if match_prefix_patterns(self.nosumdb, module) else self
 
     def lookup_hash(self, module: str, version: str, suffix: str = "") -> str:
         for line in self.lines:
@@ -287,7 +305,7 @@ def set_sums(
     nosumdb: str = "",
     error: sumdb.SumdbError = sumdb.Unreachable("no database answers"),  # noqa: B008 - only raised
 ) -> None:
-    app._gateway._verifier = Verifier(Sums(lines, error), nosumdb=nosumdb)
+    app._gateway._verifier = Verifier(Sums(lines, error, nosumdb).for_module)
 
 
 GOOD_SUMS = (
