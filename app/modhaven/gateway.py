@@ -19,6 +19,7 @@ from modhaven.bulkhead import FullError
 from modhaven.chain import ChainError
 from modhaven.databases import asking
 from modhaven.flight import Flights
+from modhaven.hedge import race
 from modhaven.peers import NoPeerError
 from modhaven.protocol import Class, Kind, Request
 from modhaven.recent import Recent
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from modhaven.verify import Verifier
 
 log = logging.getLogger(__name__)
+# Who has a slightly old answer at hand waits no longer than this for a new one.
+_REVALIDATION_SECONDS = 0.5
 
 
 class Gateway:
@@ -169,6 +172,9 @@ class Gateway:
         if known is not None and known.age < self._freshness.mutable_seconds:
             return Found(source=FROM_STORE, body=known.body)
         max_age = self._freshness.stale_max_seconds
+        if known is not None and known.age < self._freshness.usable_seconds:
+            found = self._revalidated(request, deadline)
+            return found or held.as_it_is(known)
         if request.cached_only:
             found = held.stale(self._store, request, known, max_age=max_age)
             if found is None:
@@ -181,6 +187,18 @@ class Gateway:
             if found is None:
                 raise
             return found
+
+    def _revalidated(self, request: Request, deadline: Deadline) -> Found | None:
+        """Return a new answer if it comes quickly; else it is kept for the next, and None."""
+        if request.cached_only:
+            return None
+        won = race(
+            [lambda: self._fly(request, deadline, self._fetch_mutable)],
+            [0.0],
+            passes=(UnavailableError, BusyError),
+            seconds=_REVALIDATION_SECONDS,
+        )
+        return None if won is None else won[1]
 
     def _fetch_mutable(self, request: Request, deadline: Deadline) -> Found:
         if request.sumdb:

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from modhaven.store.base import Mutable, Store
 
 
+def as_it_is(known: Mutable) -> Found:
+    """Return what was kept, with its age."""
+    return Found(source=FROM_STORE, body=known.body, stale_seconds=round(known.age))
+
+
 def stale(store: Store, request: Request, known: Mutable | None, *, max_age: float) -> Found | None:
     """Return ``known`` unless it is older than ``max_age`` seconds, else what the files say.
 
     The files have something to say of lists and @latest only. None: nothing can be said.
     """
     if known is not None and known.age <= max_age:
-        return Found(source=FROM_STORE, body=known.body, stale_seconds=round(known.age))
+        return as_it_is(known)
     if request.kind not in (Kind.LIST, Kind.LATEST):
         return None
     versions = store.versions(request.escaped_module)

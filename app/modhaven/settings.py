@@ -68,6 +68,16 @@ class Freshness:
     not_found_seconds: int = 60
     stale_max_seconds: int = 604800
 
+    @property
+    def while_revalidating_seconds(self) -> int:
+        """Seconds after it was fresh for which an answer may be given while it is fetched anew."""
+        return min(self.mutable_seconds, self.stale_max_seconds)
+
+    @property
+    def usable_seconds(self) -> int:
+        """Seconds for which an answer is fresh or may be given while it is fetched anew."""
+        return self.mutable_seconds + self.while_revalidating_seconds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreConfig:

@@ -138,6 +138,47 @@ def test_mutable_answers(app: App, fake: FakeUpstream) -> None:
     assert fake.counts.total() == 2
 
 
+def make_older(tmp_path: Path, key: str, seconds: float) -> None:
+    """Make a kept answer older than it is."""
+    kept = tmp_path / "store" / "mutable" / key
+    head, _, body = kept.read_bytes().partition(b"\n")
+    meta = json.loads(head)
+    meta["fetched"] -= seconds
+    kept.write_bytes(json.dumps(meta).encode() + b"\n" + body)
+
+
+def test_a_slightly_old_list_is_given_while_a_slow_upstream_is_asked_again(
+    tmp_path: Path, fake: FakeUpstream
+) -> None:
+    timeouts = {"connect_seconds": 5, "first_byte_seconds": 30}
+    app = build(tmp_path, fake.url, upstream_timeouts=timeouts)
+    path = f"{MODULE}/@v/list"
+    fake.script(path, Reply(body=b"v1.0.0\n"), Reply(body=b"v1.0.0\nv1.1.0\n", delay_seconds=2))
+    call(app, f"/{path}")
+    make_older(tmp_path, path, 90)
+    old = call(app, f"/{path}")
+    assert (old.text, old.headers["X-Modhaven-Stale"]) == ("v1.0.0\n", "90")
+    # The answer that was waited for in vain comes yet, and is kept.
+    end = time.monotonic() + 10
+    while call(app, f"/cached-only/{path}").text != "v1.0.0\nv1.1.0\n":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_slightly_old_list_is_fetched_anew_where_the_upstream_is_quick(
+    tmp_path: Path, app: App, fake: FakeUpstream
+) -> None:
+    path = f"{MODULE}/@v/list"
+    call(app, f"/{path}")
+    make_older(tmp_path, path, 90)
+    fake.script(path, Reply(body=b"v2.0.0\n"))
+    new = call(app, f"/{path}")
+    assert (new.text, "X-Modhaven-Stale" in new.headers) == ("v2.0.0\n", False)
+    make_older(tmp_path, path, 90)
+    fake.script(path, Reply(status=404))
+    assert call(app, f"/{path}").status == 404
+
+
 def test_queries_are_not_immutable(app: App, fake: FakeUpstream) -> None:
     fake.script(f"{MODULE}/@v/master.info", Reply(body=INFO))
     answer = call(app, f"/{MODULE}/@v/master.info")
