@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modhaven import __version__, config
+from modhaven.pool import commands as pool
 from modhaven.store.base import StoreError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-config", help="check a configuration file and exit")
     check.set_defaults(run=_check_config)
     check.add_argument("file", type=Path, metavar="FILE")
+    pool.add(commands)
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return parser
 

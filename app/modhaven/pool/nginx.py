@@ -1,0 +1,152 @@
+"""The pool's file of this edge's nginx: rendered, checked as a whole, swapped in, loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+
+if TYPE_CHECKING:
+    from modhaven.pool.plan import Plan
+    from modhaven.pool.settings import Limits
+
+_CHECK_SECONDS = 30.0
+_RELOAD_SECONDS = 10.0
+_STATUS_SECONDS = 1.0
+_ACTIVE = re.compile(rb"Active connections: (\d+)")
+_WAITING = re.compile(rb"Waiting: (\d+)")
+
+
+class NginxError(Exception):
+    """nginx refused the pool, or did not load it; what it had before is in place."""
+
+
+def render(template: Path, plan: Plan, limits: Limits) -> str:
+    """Return the text of upstream.conf. Raises NginxError when the template is broken."""
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - nginx's configuration, not HTML
+    )
+    environment.filters["host_of_url"] = lambda host: f"[{host}]" if ":" in host else host
+    try:
+        text = template.read_text(encoding="utf-8")
+        return environment.from_string(text).render(plan=plan, limits=limits)
+    except (OSError, jinja2.TemplateError) as error:
+        raise NginxError(f"{template} cannot be rendered: {error}") from error
+
+
+class Nginx:
+    """nginx of this host, whose configuration is below ``root``."""
+
+    def __init__(self, root: Path, pid_file: Path) -> None:
+        """``root`` is /etc/nginx, ``pid_file`` what nginx itself writes."""
+        self._root = root
+        self._pid_file = pid_file
+        self.file = root / "modhaven.pool" / "upstream.conf"
+
+    def live(self) -> str:
+        """Return the text that is in place, empty where there is none."""
+        try:
+            return self.file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+
+    def publish(self, text: str) -> bool:
+        """Check ``text``, swap it in, make nginx load it; tell whether nginx runs.
+
+        Raises NginxError, with what was in place before still, or again, in place.
+        """
+        self._check(text)
+        before = self.live()
+        self._write(self.file, text)
+        try:
+            return self._reload()
+        except NginxError:
+            if before:
+                self._write(self.file, before)
+            raise
+
+    def _check(self, text: str) -> None:
+        """Let nginx judge the live configuration with ``text`` in the place of the pool's file."""
+        # Includes are relative to the file that -c names: the same tree, seen from another folder.
+        stage = self._root / "modhaven.pool.check"
+        (stage / "modhaven.pool").mkdir(parents=True, exist_ok=True)
+        self._write(stage / "modhaven.pool" / "upstream.conf", text)
+        entry, live = self._root / "nginx.conf", self._root / "modhaven"
+        if not live.exists():
+            # Before the first deployment of the edge there is nothing to judge it with.
+            return
+        link = stage / "modhaven"
+        if not link.is_symlink():
+            link.symlink_to("../modhaven")
+        self._write(stage / "nginx.conf", entry.read_text(encoding="utf-8"))
+        command = ("nginx", "-t", "-q", "-c", str(stage / "nginx.conf"))
+        try:
+            done = subprocess.run(  # noqa: S603 - fixed words
+                command, capture_output=True, text=True, check=False, timeout=_CHECK_SECONDS
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise NginxError(f"{' '.join(command)} did not end: {error}") from error
+        if done.returncode != 0:
+            raise NginxError(f"nginx -t refused the pool: {' '.join(done.stderr.split())}")
+
+    def _reload(self) -> bool:
+        try:
+            main = int(self._pid_file.read_text())
+            before = self._workers(main)
+            os.kill(main, signal.SIGHUP)
+        except (FileNotFoundError, ValueError, ProcessLookupError):
+            # It loads the file when it starts.
+            return False
+        end = time.monotonic() + _RELOAD_SECONDS
+        while not self._workers(main) - before:
+            if time.monotonic() > end:
+                raise NginxError(
+                    f"nginx started no new worker within {_RELOAD_SECONDS:g} s of its reload: "
+                    "/var/log/nginx/error.log says why"
+                )
+            time.sleep(0.02)
+        return True
+
+    @staticmethod
+    def _workers(main: int) -> set[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return set(Path(f"/proc/{main}/task/{main}/children").read_text().split())
+        return set()
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f"{path.name}.new")
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+
+
+def connections(address: tuple[str, int]) -> int | None:
+    """Return how many connections nginx works on, from its stub_status; None when it is silent."""
+    with contextlib.suppress(OSError), socket.create_connection(address, _STATUS_SECONDS) as asked:
+        asked.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        answer = b"".join(iter(lambda: asked.recv(4096), b""))
+        return in_flight(answer)
+    return None
+
+
+def in_flight(stub_status: bytes) -> int | None:
+    """Return the connections with a request in them, less the one that asks; None: no such page."""
+    active, waiting = _ACTIVE.search(stub_status), _WAITING.search(stub_status)
+    if active is None or waiting is None:
+        return None
+    return max(0, int(active[1]) - int(waiting[1]) - 1)

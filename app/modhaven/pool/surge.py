@@ -1,0 +1,52 @@
+"""Whether more is asked than usual: connections now against a moving baseline."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modhaven.pool.settings import Surge
+
+# Connections come and go in bursts; what counts is what lasts some seconds.
+_NOW_SECONDS = 5.0
+
+
+class Demand:
+    """The connections of one edge over time; moments are seconds on a monotonic clock."""
+
+    def __init__(self, surge: Surge, *, now: float) -> None:
+        """Know nothing: the first figures are the baseline."""
+        self._surge = surge
+        self._last = now
+        self._high_at = -math.inf
+        self.current: float | None = None
+        self.baseline = 0.0
+        self.surging = False
+
+    def note(self, connections: int, now: float) -> bool:
+        """Take a figure; tell whether a surge begins or ends with it."""
+        passed = max(0.0, now - self._last)
+        self._last = now
+        if self.current is None:
+            self.current = self.baseline = float(connections)
+            return False
+        self.current += (connections - self.current) * _share(passed, _NOW_SECONDS)
+        limit = max(
+            self.baseline * (1 + self._surge.percent / 100), self._surge.minimum_connections
+        )
+        high = self.current > limit
+        if high:
+            self._high_at = now
+        elif not self.surging:
+            # A surge must not become what is usual while it lasts.
+            weight = _share(passed, self._surge.baseline_seconds)
+            self.baseline += (connections - self.baseline) * weight
+        before = self.surging
+        self.surging = high or (before and now - self._high_at < self._surge.quiet_seconds)
+        return self.surging != before
+
+
+def _share(passed: float, window: float) -> float:
+    """Return the weight of a new figure in an exponential mean over ``window`` seconds."""
+    return 1 - math.exp(-passed / window)
