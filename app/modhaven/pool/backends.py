@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from typing import TYPE_CHECKING
 
-from modhaven.pool.health import Health
-from modhaven.pool.probe import NotReadyError, Prober
+from modhaven.pool.health import Health, Seen
+from modhaven.pool.probe import Answer, Prober
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Mapping
 
     from modhaven.pool.settings import PoolConfig, Server
 
@@ -19,43 +20,46 @@ log = logging.getLogger(__name__)
 _JITTER = 0.1
 # A bad answer after good ones, or a good one after bad ones, is looked into at once.
 _UNSETTLED_SHARE = 0.2
+# Sockets bound each wait, not their sum: an answer that trickles in, or a resolver that is silent.
+_LATE_TIMEOUTS = 2
 
 
 class Backends:
-    """Their health by name, kept up to date until ``stop``."""
+    """Their health by name, kept up to date until ``stop``; to be used from one thread."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         """``on_change`` is called, in any thread, when one comes up or goes down."""
         self._on_change = on_change
         self._watched: dict[str, _Watched] = {}
 
-    def configure(self, config: PoolConfig, *, known_up: Collection[str] = ()) -> None:
-        """Watch the servers of ``config`` and no others; those that nginx asks are taken for up.
+    def configure(self, config: PoolConfig, known: Mapping[str, Seen]) -> None:
+        """Watch the servers of ``config`` and no others.
 
-        Who stays where it was keeps its state.
+        Who stays where it was keeps its state; of others ``known`` may say something.
         """
         old, self._watched = self._watched, {}
         for server in config.servers:
             before = old.get(server.name)
-            same = before is not None and before.place == (server.address, server.port)
-            health = (
-                before.health.with_bounds(config.probe)
-                if before is not None and same
-                else Health(config.probe, known_up=server.name in known_up)
-            )
-            self._watched[server.name] = _Watched(server, config, health, self._on_change)
-        for watched in old.values():
-            watched.stopped.set()
+            if before is not None and before.place != (server.address, server.port):
+                before = None
+            bounds = (config.probe, config.tls)
+            if before is not None and before.bounds == bounds:
+                self._watched[server.name] = before
+                continue
+            seen = before.health.seen if before is not None else known.get(server.name)
+            self._watched[server.name] = _Watched(server, config, seen, self._on_change)
+        for name, watched in old.items():
+            if self._watched.get(name) is not watched:
+                watched.stopped.set()
         for watched in self._watched.values():
             watched.start()
 
-    def health(self, name: str) -> Health:
-        """Return what is known of one backend."""
-        return self._watched[name].health
-
-    def states(self) -> dict[str, str]:
-        """Return the state of each by its name: up, down or joining."""
-        return {name: watched.health.state for name, watched in self._watched.items()}
+    def seen(self) -> dict[str, Seen]:
+        """Return what is known of each by its name."""
+        now = time.monotonic()
+        for watched in self._watched.values():
+            watched.judge_late(now)
+        return {name: watched.health.seen for name, watched in self._watched.items()}
 
     def stop(self) -> None:
         """End all probes."""
@@ -67,36 +71,58 @@ class _Watched:
     """One backend and the thread that probes it."""
 
     def __init__(
-        self, server: Server, config: PoolConfig, health: Health, on_change: Callable[[], None]
+        self, server: Server, config: PoolConfig, seen: Seen | None, on_change: Callable[[], None]
     ) -> None:
         self.place = (server.address, server.port)
-        self.health = health
+        self.bounds = (config.probe, config.tls)
+        self.health = Health(config.probe, seen)
         self.stopped = threading.Event()
         self._name = server.name
-        self._interval = config.probe.interval_seconds
-        self._prober = Prober(server, config)
+        self._probe = config.probe
+        self._prober = Prober(server, config.tls, config.probe.timeout_seconds)
         self._on_change = on_change
+        self._thread = threading.Thread(target=self._run, name=f"probe {server.name}", daemon=True)
+        self._begun: float | None = None
+        self._late_at = 0.0
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name=f"probe {self._name}", daemon=True).start()
+        """Begin, where it has not begun."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def judge_late(self, now: float) -> None:
+        """Count a probe that does not end as a bad answer; again for each such time it takes."""
+        begun, bound = self._begun, _LATE_TIMEOUTS * self._probe.timeout_seconds
+        if begun is not None and now - max(begun, self._late_at) > bound:
+            self._late_at = now
+            late = f"no whole answer within {bound:g} s"
+            self._note(Answer(error=late, in_flight_at=time.time()))
 
     def _run(self) -> None:
         # Not all at once: neither at the start nor, with the jitter below, later.
-        wait = self._interval * random.random()  # noqa: S311 - only spreads
+        wait = self._probe.interval_seconds * random.random()  # noqa: S311 - only spreads
         while not self.stopped.wait(wait):
-            if self._probe():
-                log.info("%s is %s %s", self._name, self.health.state, self.health.error)
-                self._on_change()
+            begun = time.monotonic()
+            self._begun = begun
+            answer = self._ask()
+            self._begun = None
+            self._note(answer)
             share = 1.0 if self.health.settled else _UNSETTLED_SHARE
             spread = 1 + _JITTER * (2 * random.random() - 1)  # noqa: S311 - only spreads
-            wait = self._interval * share * spread
+            due = begun + self._probe.interval_seconds * share * spread
+            wait = max(0.0, due - time.monotonic())
+        self._prober.close()
 
-    def _probe(self) -> bool:
+    def _ask(self) -> Answer:
         try:
-            return self.health.good(self._prober.ask())
-        except NotReadyError as error:
-            return self.health.bad(str(error))
+            return self._prober.ask()
         except Exception:
             # Whoever is not probed would stay what it is for ever.
             log.exception("%s cannot be probed", self._name)
-            return self.health.bad("cannot be probed: see the log")
+            return Answer(error="cannot be probed: see the log", in_flight_at=time.time())
+
+    def _note(self, answer: Answer) -> None:
+        if self.health.note(answer):
+            why = f": {answer.error}" if answer.error else ""
+            log.info("%s is %s%s", self._name, self.health.seen.state, why)
+            self._on_change()

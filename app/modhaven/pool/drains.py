@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from modhaven.pool import files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,10 @@ class Drain:
 
 
 class Drains:
-    """Below ``folder``, ``<backend>`` holds the reason."""
+    """Below ``folder``, ``<backend>`` holds the reason.
+
+    That of a backend which is in no pool any more is harmless; who comes back is still drained.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Take the folder, which may be missing: then nobody is drained."""
@@ -36,7 +40,8 @@ class Drains:
         for path in paths:
             # Somebody may let it in again just now.
             with contextlib.suppress(FileNotFoundError):
-                reason = path.read_text(encoding="utf-8").strip()
+                text = path.read_text(encoding="utf-8", errors="replace")
+                reason = "".join(filter(str.isprintable, text.partition("\n")[0]))
                 found[path.name] = Drain(reason=reason, since=path.stat().st_mtime)
         return found
 
@@ -46,9 +51,7 @@ class Drains:
         if path.exists():
             return False
         self._folder.mkdir(parents=True, exist_ok=True)
-        fresh = self._folder / f".{name}.{os.getpid()}"
-        fresh.write_text(f"{reason}\n", encoding="utf-8")
-        fresh.rename(path)
+        files.replace(path, f"{' '.join(reason.split())}\n", durable=True)
         return True
 
     def remove(self, name: str) -> bool:

@@ -4,73 +4,68 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from modhaven.pool.probe import Answer
     from modhaven.pool.settings import Probe
 
 
-class Health:
-    """What is known of one backend. A new one is not ready until it has shown so."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is known of one backend; moments are seconds since the epoch.
 
-    def __init__(self, probe: Probe, *, known_up: bool = False) -> None:
-        """Start as joining, or as up where nginx asks it already (``known_up``)."""
+    ``state`` is up, down, or joining when it was never ready yet. ``error`` is why it was last not
+    ready, at ``error_at``. ``in_flight`` is how many requests it worked on at ``in_flight_at``,
+    None where it did not say.
+    """
+
+    state: str = "joining"
+    since: float = field(default_factory=time.time)
+    error: str = ""
+    error_at: float = 0.0
+    in_flight: int | None = None
+    in_flight_at: float = 0.0
+
+
+class Health:
+    """Turns answers into a state. ``seen`` may be read in any thread: it is replaced as a whole."""
+
+    def __init__(self, probe: Probe, seen: Seen | None = None) -> None:
+        """Start from what is known already, else as joining."""
         self._probe = probe
         self._guard = threading.Lock()
         self._good = 0
         self._bad = 0
-        self.up = known_up
-        self.joined = known_up
-        self.since = time.time()
-        self.error = ""
-        self.in_flight: int | None = None
+        self.seen = seen or Seen()
 
-    def good(self, in_flight: int | None) -> bool:
-        """Note that it is ready, and how many requests it works on; tell whether it came up."""
+    def note(self, answer: Answer) -> bool:
+        """Take one answer; tell whether the backend came up or went down with it."""
         with self._guard:
-            self._bad = 0
-            self._good += 1
-            self.in_flight = in_flight
-            # Who joins has nothing to make up for: its first good answer counts.
-            if self.up or (self.joined and self._good < self._probe.rise):
-                return False
-            self._turn(up=True, error="")
-            self.joined = True
-            return True
-
-    def bad(self, error: str) -> bool:
-        """Note that it is not ready, and why; tell whether it went down."""
-        with self._guard:
-            self._good = 0
-            self._bad += 1
-            self.error = error
-            self.in_flight = None
-            if not self.up or self._bad < self._probe.fall:
-                return False
-            self._turn(up=False, error=error)
-            return True
-
-    def with_bounds(self, probe: Probe) -> Health:
-        """Return this health under other bounds; counting begins anew."""
-        with self._guard:
-            other = Health(probe)
-            other.up, other.joined, other.since = self.up, self.joined, self.since
-            other.error, other.in_flight = self.error, self.in_flight
-            return other
+            state = self._after(answer)
+            now = time.time()
+            before = self.seen
+            seen = replace(before, in_flight=answer.in_flight, in_flight_at=answer.in_flight_at)
+            if answer.error:
+                seen = replace(seen, error=answer.error, error_at=now)
+            if state != before.state:
+                seen = replace(seen, state=state, since=now)
+            self.seen = seen
+            return state != before.state
 
     @property
     def settled(self) -> bool:
         """Whether the last answer agrees with the state: the next probe has time."""
-        return not (self._bad if self.up else self._good)
+        return not (self._bad if self.seen.state == "up" else self._good)
 
-    @property
-    def state(self) -> str:
-        """``up``, ``down``, or ``joining`` when it was never ready yet."""
-        if self.up:
-            return "up"
-        return "down" if self.joined else "joining"
-
-    def _turn(self, *, up: bool, error: str) -> None:
-        self.up = up
-        self.error = error
-        self.since = time.time()
+    def _after(self, answer: Answer) -> str:
+        state = self.seen.state
+        if answer.error:
+            self._good = 0
+            self._bad += 1
+            return "down" if state == "up" and self._bad >= self._probe.fall else state
+        self._bad = 0
+        self._good += 1
+        # Who joins has nothing to make up for: its first good answer counts.
+        return "up" if state == "joining" or self._good >= self._probe.rise else state

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from modhaven.checks import ConfigError
-from modhaven.pool import nginx, plan, settings, status
+from modhaven.pool import files, nginx, plan, settings, status
 from modhaven.pool.backends import Backends
 from modhaven.pool.drains import Drain, Drains
+from modhaven.pool.health import Seen
 from modhaven.pool.metrics import Metrics
-from modhaven.pool.nginx import NginxError
+from modhaven.pool.publisher import Publisher
 from modhaven.pool.surge import Demand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Self
 
     from modhaven.pool.plan import Plan
-    from modhaven.pool.settings import PoolConfig
 
 log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.25
-_RETRY_SECONDS = 5.0
+# Nothing has changed: told all the same, so that in-flight figures are new.
+_TELL_SECONDS = 1.0
 # As upstream.conf.j2 writes them: "server …;  # backend1", with ": reason" where it is not asked.
 _LISTED = re.compile(r"^\s*server [^#]*;  # (?P<name>[^\s:]+)(?P<out>:)?", re.MULTILINE)
 
@@ -43,21 +45,31 @@ class Paths:
     status: Path = Path("/run/modhaven-pool/status.json")
     metrics: Path = Path("/run/modhaven-pool/metrics.prom")
 
+    @classmethod
+    def below(cls, root: Path) -> Self:
+        """Return the same places below another root than /."""
+        places = cls()
+        return cls(
+            **{one.name: root / getattr(places, one.name).relative_to("/") for one in fields(cls)}
+        )
+
 
 def initial(paths: Paths) -> bool:
     """Give nginx a pool of everyone where it has none yet; tell whether it was needed.
 
-    Raises ConfigError, NginxError.
+    Raises ConfigError, NginxError, OSError.
     """
     server = nginx.Nginx(paths.nginx, paths.nginx_pid)
     config = settings.load(paths.config)
     if server.live():
         return False
-    everyone = {one.name: "up" for one in config.servers}
     whole = plan.make(
-        config.servers, everyone, drained=(), max_removed_share=config.max_removed_share,
+        config.servers,
+        {one.name: "up" for one in config.servers},
+        drained=Drains(paths.drained).all(),
+        max_removed_share=config.max_removed_share,
         promote=False,
-    )  # fmt: skip
+    )
     server.publish(nginx.render(paths.template, whole, config.limits))
     return True
 
@@ -65,138 +77,143 @@ def initial(paths: Paths) -> bool:
 class Manager:
     """Everything the daemon does between two moments."""
 
-    def __init__(self, paths: Paths, *, connections: Callable[[], int | None]) -> None:
-        """Read the configuration; ``connections`` tells how busy this edge is. ConfigError."""
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        connections: Callable[[], int | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Read the configuration, and take up where the last one ended. ConfigError, NginxError.
+
+        ``connections`` tells how busy this edge is.
+        """
         self._paths = paths
         self._connections = connections
-        self._nginx = nginx.Nginx(paths.nginx, paths.nginx_pid)
+        self._clock = clock
         self._drains = Drains(paths.drained)
+        self._drained: Mapping[str, Drain] = {}
+        self._problems: dict[str, str] = {}
         self._metrics = Metrics()
-        self._wake = threading.Event()
+        self._wake = Event()
         self._backends = Backends(self._wake.set)
-        self._read_at = 0
-        self._text = self._nginx.live()
-        self._published_at = -float("inf")
-        self._not_before = 0.0
-        self._error = ""
-        self._reloads = 0
-        self._rendered: tuple[Plan, int] | None = None
-        self._wanted = ""
-        self._config = self._load()
-        listed = {found["name"]: not found["out"] for found in _LISTED.finditer(self._text)}
-        self._backends.configure(
-            self._config, known_up=[name for name, asked in listed.items() if asked]
+        self._publisher = Publisher(
+            paths.template, nginx.Nginx(paths.nginx, paths.nginx_pid), self._metrics, clock
         )
-        self._demand = Demand(self._config.surge, now=time.monotonic())
+        self._told: object = None
+        self._told_at = -float("inf")
+        self._kept = False
+        self._config_stamp = files.stamp(paths.config)
+        self._config = settings.load(paths.config)
+        self._demand = self._usual_demand()
+        listed = _LISTED.finditer(self._publisher.live)
+        self._backends.configure(
+            self._config,
+            {one["name"]: Seen(state="down" if one["out"] else "up") for one in listed},
+        )
 
-    def run(self, *, stopped: threading.Event, alive: Callable[[], None]) -> None:
+    def run(self, *, stopped: Event, alive: Callable[[], None]) -> None:
         """Work until ``stopped``; ``alive`` is called after each round."""
         try:
             while not stopped.is_set():
-                self.tick(time.monotonic())
+                self.tick()
                 alive()
                 self._wake.wait(_TICK_SECONDS)
                 self._wake.clear()
         finally:
-            self._backends.stop()
+            self.stop()
 
-    def wake(self) -> None:
-        """Begin the next round at once."""
-        self._wake.set()
+    def stop(self) -> None:
+        """End all probes."""
+        self._backends.stop()
 
-    def tick(self, now: float) -> None:
+    def tick(self) -> None:
         """Look, decide, publish where that is due, and tell."""
-        self._read_again()
-        drained = self._drains.all()
-        seen = self._connections()
-        if seen is not None and self._demand.note(seen, now):
+        self._read_config()
+        self._read_drains()
+        busy = self._connections()
+        if busy is not None and self._demand.note(busy, self._clock()):
             log.info("backups %s", "serve too" if self._demand.surging else "are backups again")
+        seen = self._backends.seen()
         made = plan.make(
             self._config.servers,
-            self._backends.states(),
-            drained=drained,
+            {name: one.state for name, one in seen.items()},
+            drained=self._drained,
             max_removed_share=self._config.max_removed_share,
             promote=self._demand.surging,
         )
-        self._publish_if_due(made, now)
-        self._tell(made, drained)
+        if made.kept != self._kept:
+            self._kept = made.kept
+            log.warning("too few are ready: %s", "others are asked too" if made.kept else "no more")
+        self._publisher.offer(made, self._config)
+        self._tell(made, seen)
 
-    def _render(self, made: Plan) -> str:
-        """Return the text of a plan; it is made anew where the plan or the template has changed."""
-        key = (made, self._paths.template.stat().st_mtime_ns)
-        if key != self._rendered:
-            self._wanted = nginx.render(self._paths.template, made, self._config.limits)
-            self._rendered = key
-        return self._wanted
+    def _usual_demand(self) -> Demand:
+        # The watchdog may have ended the last manager in the middle of a surge.
+        surge, last = self._config.surge, status.read(self._paths.status)
+        if last is None or time.time() - last.time > surge.quiet_seconds:
+            return Demand(surge, now=self._clock())
+        return Demand(
+            surge, now=self._clock(), baseline=last.baseline or None, surging=last.promoted
+        )
 
-    def _load(self) -> PoolConfig:
-        # The moment first: what is written after it is read again.
-        self._read_at = self._paths.config.stat().st_mtime_ns if self._paths.config.exists() else 0
-        return settings.load(self._paths.config)
-
-    def _read_again(self) -> None:
+    def _read_config(self) -> None:
         try:
-            if self._paths.config.stat().st_mtime_ns == self._read_at:
+            # The stamp first: what is written after it is read again.
+            stamp = files.stamp(self._paths.config)
+            if stamp == self._config_stamp:
                 return
-            self._config = self._load()
+            self._config_stamp = stamp
+            config = settings.load(self._paths.config)
         except (OSError, ConfigError) as error:
-            self._error = f"the pool stays as it was: {error}"
+            self._note_problem("config", f"the pool stays as it was: {error}")
             return
         log.info("%s has changed and was read again", self._paths.config)
-        self._error = ""
-        self._rendered = None
-        self._backends.configure(self._config)
-        self._demand = Demand(self._config.surge, now=time.monotonic())
+        self._problems.pop("config", None)
+        self._config = config
+        self._demand.bounds = config.surge
+        self._backends.configure(config, {})
 
-    def _publish_if_due(self, made: Plan, now: float) -> None:
+    def _read_drains(self) -> None:
         try:
-            text = self._render(made)
-            if text == self._text:
-                return
-            if now < max(self._published_at + self._config.reload_seconds, self._not_before):
-                return
-            self._reloads += self._nginx.publish(text)
-        except (NginxError, OSError) as error:
-            if str(error) != self._error:
-                log.error("nginx keeps the pool it has: %s", error)  # noqa: TRY400 - a sentence
-            self._error = str(error)
-            self._not_before = now + _RETRY_SECONDS
-            self._metrics.failures.inc()
-            return
-        self._text, self._published_at, self._error = text, now, ""
-        self._metrics.reloads.inc()
-        log.info("nginx asks %s", ", ".join(p.server.name for p in made.places if p.asked))
+            self._drained = self._drains.all()
+        except OSError as error:
+            self._note_problem("drains", f"who is drained stays as it was: {error}")
+        else:
+            self._problems.pop("drains", None)
 
-    def _tell(self, made: Plan, drained: Mapping[str, Drain]) -> None:
-        servers = []
-        for configured, place in zip(self._config.servers, made.places, strict=True):
-            name = configured.name
-            health = self._backends.health(name)
-            kept = place.asked and health.state == "down"
-            drain = drained.get(name)
-            servers.append(
-                status.ServerStatus(
-                    name=name,
-                    address=f"{configured.address}:{configured.port}",
-                    weight=configured.weight,
-                    backup=configured.backup,
-                    state=place.reason or ("kept" if kept else health.state),
-                    asked=place.asked,
-                    since=drain.since if drain else health.since,
-                    error=drain.reason if drain else health.error,
-                    in_flight=health.in_flight,
-                )
-            )
+    def _note_problem(self, of: str, text: str) -> None:
+        if self._problems.get(of) != text:
+            log.error("%s", text)
+            self._problems[of] = text
+
+    def _tell(self, made: Plan, seen: Mapping[str, Seen]) -> None:
+        problems = [*self._problems.values(), *filter(None, [self._publisher.error])]
+        now, news = self._clock(), (made, self._drained, problems, self._publisher.published)
+        if news == self._told and now - self._told_at < _TELL_SECONDS:
+            return
         told = status.PoolStatus(
             time=time.time(),
-            published=self._wanted == self._text,
-            error=self._error,
+            published=self._publisher.published,
+            error="; ".join(problems),
             kept=made.kept,
             promoted=made.promoted,
             connections=self._demand.current,
             baseline=self._demand.baseline,
-            reloads=self._reloads,
-            servers=tuple(servers),
+            reloads=self._publisher.reloads,
+            servers=tuple(
+                status.of_server(
+                    one, seen[one.name], asked=place.asked, drain=self._drained.get(one.name)
+                )
+                for one, place in zip(self._config.servers, made.places, strict=True)
+            ),
         )
-        status.write(self._paths.status, told)
-        self._metrics.write(self._paths.metrics, told)
+        try:
+            status.write(self._paths.status, told)
+            self._metrics.write(self._paths.metrics, told)
+        except OSError as error:
+            # A full /run must not stop the pool.
+            self._note_problem("status", f"the status cannot be written: {error}")
+            return
+        self._problems.pop("status", None)
+        self._told, self._told_at = news, now

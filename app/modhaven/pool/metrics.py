@@ -37,10 +37,20 @@ class Metrics:
             "modhaven_pool_backend_in_flight", "Requests a backend works on, from all edges.",
             ("backend",), registry=registry,
         )  # fmt: skip
-        self._kept = Gauge(
-            "modhaven_pool_kept", "Whether too many backends are down to be left out.",
+        self._published = Gauge(
+            "modhaven_pool_published", "Whether nginx has the pool it should have.",
             registry=registry,
         )  # fmt: skip
+        self._updated = Gauge(
+            "modhaven_pool_updated_timestamp_seconds",
+            "When the pool manager wrote this: nginx serves it even when the manager is dead.",
+            registry=registry,
+        )
+        self._kept = Gauge(
+            "modhaven_pool_kept",
+            "Whether backends are asked that are not ready, since too few would be left.",
+            registry=registry,
+        )
         self._promoted = Gauge(
             "modhaven_pool_promoted", "Whether backups serve beside the others.", registry=registry
         )
@@ -64,6 +74,8 @@ class Metrics:
             self._asked.labels(server.name, server.state).set(server.asked)
             if server.in_flight is not None:
                 self._in_flight.labels(server.name).set(server.in_flight)
+        self._published.set(told.published)
+        self._updated.set(told.time)
         self._kept.set(told.kept)
         self._promoted.set(told.promoted)
         self._connections.set(told.connections or 0)

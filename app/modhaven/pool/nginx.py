@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
+from modhaven.pool import files
+
 if TYPE_CHECKING:
     from modhaven.pool.plan import Plan
     from modhaven.pool.settings import Limits
 
-_CHECK_SECONDS = 30.0
+_CHECK_SECONDS = 10.0
 _RELOAD_SECONDS = 10.0
 _STATUS_SECONDS = 1.0
 _ACTIVE = re.compile(rb"Active connections: (\d+)")
@@ -53,43 +55,84 @@ class Nginx:
         self._root = root
         self._pid_file = pid_file
         self.file = root / "modhaven.pool" / "upstream.conf"
+        # There while nginx may not have loaded the file: it did not run, or was starting, or the
+        # manager ended between the two steps.
+        self._due = root / "modhaven.pool" / "reload-is-due"
 
     def live(self) -> str:
-        """Return the text that is in place, empty where there is none."""
+        """Return the text that is in place, empty where there is none. NginxError."""
         try:
-            return self.file.read_text(encoding="utf-8")
+            return self.file.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return ""
+        except OSError as error:
+            raise NginxError(f"{self.file} cannot be read: {error}") from error
+
+    @property
+    def reload_is_due(self) -> bool:
+        """Whether nginx may not have loaded what is in place."""
+        return self._due.exists()
 
     def publish(self, text: str) -> bool:
         """Check ``text``, swap it in, make nginx load it; tell whether nginx runs.
 
         Raises NginxError, with what was in place before still, or again, in place.
         """
-        self._check(text)
         before = self.live()
-        self._write(self.file, text)
         try:
-            return self._reload()
+            self._check(text)
+            self._due.parent.mkdir(parents=True, exist_ok=True)
+            self._due.touch()
+            files.replace(self.file, text, durable=True)
+        except OSError as error:
+            raise NginxError(f"the pool's file cannot be written: {error}") from error
+        try:
+            return self.reload()
         except NginxError:
             if before:
-                self._write(self.file, before)
+                files.replace(self.file, before, durable=True)
             raise
+
+    def reload(self) -> bool:
+        """Make nginx load what is in place, wait until it has, tell whether it runs. NginxError."""
+        main = self._main()
+        if main is None:
+            # It loads the file when it starts.
+            return False
+        before = self._workers(main)
+        try:
+            os.kill(main, signal.SIGHUP)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            raise NginxError(
+                f"nginx (process {main}) may not be told to reload: not root"
+            ) from None
+        end = time.monotonic() + _RELOAD_SECONDS
+        while not self._workers(main) - before:
+            if time.monotonic() > end:
+                raise NginxError(
+                    f"nginx started no new worker within {_RELOAD_SECONDS:g} s of its reload: "
+                    "/var/log/nginx/error.log says why"
+                )
+            time.sleep(0.02)
+        self._due.unlink(missing_ok=True)
+        return True
 
     def _check(self, text: str) -> None:
         """Let nginx judge the live configuration with ``text`` in the place of the pool's file."""
-        # Includes are relative to the file that -c names: the same tree, seen from another folder.
-        stage = self._root / "modhaven.pool.check"
-        (stage / "modhaven.pool").mkdir(parents=True, exist_ok=True)
-        self._write(stage / "modhaven.pool" / "upstream.conf", text)
         entry, live = self._root / "nginx.conf", self._root / "modhaven"
         if not live.exists():
             # Before the first deployment of the edge there is nothing to judge it with.
             return
+        # Includes are relative to the file that -c names: the same tree, seen from another folder.
+        stage = self._root / "modhaven.pool.check"
+        (stage / "modhaven.pool").mkdir(parents=True, exist_ok=True)
+        files.replace(stage / "modhaven.pool" / "upstream.conf", text)
         link = stage / "modhaven"
         if not link.is_symlink():
             link.symlink_to("../modhaven")
-        self._write(stage / "nginx.conf", entry.read_text(encoding="utf-8"))
+        files.replace(stage / "nginx.conf", entry.read_text(encoding="utf-8"))
         command = ("nginx", "-t", "-q", "-c", str(stage / "nginx.conf"))
         try:
             done = subprocess.run(  # noqa: S603 - fixed words
@@ -100,39 +143,22 @@ class Nginx:
         if done.returncode != 0:
             raise NginxError(f"nginx -t refused the pool: {' '.join(done.stderr.split())}")
 
-    def _reload(self) -> bool:
+    def _main(self) -> int | None:
         try:
             main = int(self._pid_file.read_text())
-            before = self._workers(main)
-            os.kill(main, signal.SIGHUP)
-        except (FileNotFoundError, ValueError, ProcessLookupError):
-            # It loads the file when it starts.
-            return False
-        end = time.monotonic() + _RELOAD_SECONDS
-        while not self._workers(main) - before:
-            if time.monotonic() > end:
-                raise NginxError(
-                    f"nginx started no new worker within {_RELOAD_SECONDS:g} s of its reload: "
-                    "/var/log/nginx/error.log says why"
-                )
-            time.sleep(0.02)
-        return True
+            # What a killed nginx left behind may name another process by now.
+            name = Path(f"/proc/{main}/comm").read_text()
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            return None
+        except OSError as error:
+            raise NginxError(f"{self._pid_file} cannot be read: {error}") from error
+        return main if name == "nginx\n" else None
 
     @staticmethod
     def _workers(main: int) -> set[str]:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             return set(Path(f"/proc/{main}/task/{main}/children").read_text().split())
         return set()
-
-    @staticmethod
-    def _write(path: Path, text: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f"{path.name}.new")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
 
 
 def connections(address: tuple[str, int]) -> int | None:

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
 
     from modhaven.pool.settings import Server
 
+# 0.29 * 100 is a little less than 29.
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """One backend in the pool: asked, or listed as ``down`` with the reason."""
+    """One backend in the pool: asked, or left out with the reason: down, drained or joining."""
 
     server: Server
     reason: str = ""
@@ -26,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The pool as it is to be. ``kept``: too many are down, so that all are asked but drained ones.
+    """The pool as it is to be. ``kept``: too few would be left, so that others are asked too.
 
     ``promoted``: backups serve beside the others.
     """
@@ -46,13 +49,14 @@ def make(
 ) -> Plan:
     """Return the plan; ``states`` has ``up``, ``down`` or ``joining`` by name.
 
-    A drained backend is out because somebody said so, and counts for no share. A pool in which
-    nobody would be asked is no pool: then everyone is who was not drained, or else everyone.
+    ``max_removed_share`` is of those who would be asked if all were well: a drained backend is out
+    because somebody said so, and one that joins was never in. A pool in which nobody would be asked
+    is no pool: then everyone is who was not drained, or else everyone.
     """
     candidates = [server for server in servers if server.name not in drained]
-    failed = [server for server in candidates if states[server.name] == "down"]
-    ready = [server for server in candidates if states[server.name] == "up"]
-    kept = bool(failed) and (not ready or len(failed) > max_removed_share * len(servers))
+    failed = sum(states[server.name] == "down" for server in candidates)
+    ready = sum(states[server.name] == "up" for server in candidates)
+    kept = failed > max_removed_share * (failed + ready) + _ROUNDING
 
     def reason(server: Server) -> str:
         if server.name in drained:
@@ -63,11 +67,9 @@ def make(
     places = [Place(server=server, reason=reason(server)) for server in servers]
     if not any(place.asked for place in places):
         # nginx itself finds out who answers.
+        asked = {server.name for server in candidates or servers}
         places = [
-            Place(
-                server=place.server,
-                reason="drained" if candidates and place.reason == "drained" else "",
-            )
+            replace(place, reason="" if place.server.name in asked else place.reason)
             for place in places
         ]
         kept = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +48,7 @@ class Probe:
     """
 
     interval_seconds: float = 0.5
-    timeout_seconds: float = 1.0
+    timeout_seconds: float = 0.8
     rise: int = 2
     fall: int = 2
 
@@ -78,8 +80,8 @@ class Limits:
 class PoolConfig:
     """All of pool.yml.
 
-    ``max_removed_share``: the largest share of the servers that may be down at once; when more
-    are, all are asked.
+    ``max_removed_share``: the largest share of the servers that may be left out because they are
+    down; when more are down, all are asked that nobody has drained.
     """
 
     servers: tuple[Server, ...]
@@ -130,13 +132,24 @@ def _servers(value: object) -> tuple[Server, ...]:
             raise ValueError(f"entry {number}: {error}") from None
         except TypeError:
             raise ValueError(f"entry {number} must have name, address and port") from None
-    names = [server.name for server in servers]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"names {twice} twice")
+    twice = [name for name, count in Counter(one.name for one in servers).items() if count > 1]
+    if twice:
+        raise ValueError(f"names {twice[0]} twice")
     if all(server.backup for server in servers):
         raise ValueError("are all backups: at least one must serve always")
     return tuple(servers)
+
+
+def _address(value: object) -> str:
+    address = str(_HOST(value))
+    if ":" in address:
+        try:
+            ipaddress.IPv6Address(address)
+        except ValueError:
+            raise ValueError(
+                f"must be an address without its port, or a host name, not {value!r}"
+            ) from None
+    return address
 
 
 def _share(value: object) -> float:
@@ -145,9 +158,10 @@ def _share(value: object) -> float:
     return float(value)
 
 
+_HOST = checks.text(r"[A-Za-z0-9:][A-Za-z0-9._:-]{0,252}", "an address or a host name")
 _SERVER: Mapping[str, Check] = {
     "name": checks.text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", "a host name"),
-    "address": checks.text(r"[A-Za-z0-9._:-]{1,253}", "an address or a host name"),
+    "address": _address,
     "port": checks.whole(1, 65535),
     "weight": checks.whole(1, 65535),
     "backup": checks.flag,

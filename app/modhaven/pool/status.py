@@ -5,21 +5,30 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from modhaven.pool import files
 
-# The manager writes several times a second; older than this it does not run.
-_OLD_SECONDS = 5.0
+if TYPE_CHECKING:
+    from modhaven.pool.drains import Drain
+    from modhaven.pool.health import Seen
+    from modhaven.pool.settings import Server
+
+# The manager writes every second, but nginx may take long to judge and to load a pool.
+_OLD_SECONDS = 30.0
+_MOST_NAMES = 5
+_LEAST_WORDS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
     """One backend: ``state`` is up, down, joining, drained, or kept (down, and asked all the same).
 
-    ``since`` is seconds since the epoch; ``in_flight`` None while it does not say.
+    ``reason`` is why it is drained; ``error`` why it was last not ready, at ``error_at``.
+    ``in_flight`` is the requests it worked on at ``in_flight_at``, None while it does not say.
+    Moments are seconds since the epoch.
     """
 
     name: str
@@ -28,14 +37,21 @@ class ServerStatus:
     backup: bool
     state: str
     asked: bool
+    ready: bool
     since: float
+    reason: str
     error: str
+    error_at: float
     in_flight: int | None
+    in_flight_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStatus:
-    """The pool on one edge; ``published``: nginx has what is told here."""
+    """The pool on one edge, by the manager with process id ``pid``.
+
+    ``published``: nginx has what is told here, or takes it when it starts.
+    """
 
     time: float
     published: bool
@@ -46,22 +62,42 @@ class PoolStatus:
     baseline: float
     reloads: int
     servers: tuple[ServerStatus, ...]
+    pid: int = field(default_factory=os.getpid)
 
     @property
     def is_old(self) -> bool:
         """Whether nobody keeps it up to date."""
-        return time.time() - self.time > _OLD_SECONDS
+        return time.time() - self.time > _OLD_SECONDS or not Path(f"/proc/{self.pid}").exists()
 
     def server(self, name: str) -> ServerStatus | None:
         """Return the status of one backend."""
         return next((server for server in self.servers if server.name == name), None)
 
 
+def of_server(server: Server, seen: Seen, *, asked: bool, drain: Drain | None) -> ServerStatus:
+    """Join what is configured, seen, decided and wanted of one backend."""
+    state = "kept" if asked and seen.state == "down" else seen.state
+    host = f"[{server.address}]" if ":" in server.address else server.address
+    return ServerStatus(
+        name=server.name,
+        address=f"{host}:{server.port}",
+        weight=server.weight,
+        backup=server.backup,
+        state="drained" if drain else state,
+        asked=asked,
+        ready=seen.state == "up",
+        since=drain.since if drain else seen.since,
+        reason=drain.reason if drain else "",
+        error=seen.error,
+        error_at=seen.error_at,
+        in_flight=seen.in_flight,
+        in_flight_at=seen.in_flight_at,
+    )
+
+
 def write(path: Path, status: PoolStatus) -> None:
     """Replace the file atomically. OSError."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(asdict(status)) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    files.replace(path, json.dumps(asdict(status)) + "\n")
 
 
 def read(path: Path) -> PoolStatus | None:
@@ -70,35 +106,67 @@ def read(path: Path) -> PoolStatus | None:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         servers = tuple(ServerStatus(**server) for server in data.pop("servers"))
         return PoolStatus(servers=servers, **data)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def table(status: PoolStatus, *, now: float) -> str:
-    """Return the pool as a table, and below it what is out of the ordinary."""
-    rows = [("backend", "address", "weight", "state", "for", "in flight", "why")]
-    for server in status.servers:
-        state = server.state + (" (backup)" if server.backup and not status.promoted else "")
-        flying = "-" if server.in_flight is None else str(server.in_flight)
-        rows.append(
-            (server.name, server.address, str(server.weight), state, _ago(now - server.since),
-             flying, server.error)
-        )  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+def table(status: PoolStatus, *, now: float, width: int | None = None) -> str:
+    """Return the pool as a table, and below it what is out of the ordinary.
+
+    Its last column is cut so that a line has at most ``width`` characters.
+    """
+    rows = [
+        ("backend", "address", "weight", "state", "for", "in flight", "last error"),
+        *(_row(server, status, now) for server in status.servers),
     ]
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    left = max(_LEAST_WORDS, width - sum(widths) - 2 * len(widths)) if width else None
+    lines = []
+    for name, address, weight, state, time_in_it, flying, why in rows:
+        cells = (
+            name.ljust(widths[0]), address.ljust(widths[1]), weight.rjust(widths[2]),
+            state.ljust(widths[3]), time_in_it.rjust(widths[4]), flying.rjust(widths[5]),
+            why if left is None or len(why) <= left else f"{why[: left - 1]}…",
+        )  # fmt: skip
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, *_remarks(status)]) + "\n"
+
+
+def _row(server: ServerStatus, status: PoolStatus, now: float) -> tuple[str, ...]:
+    state = server.state + (" (backup)" if server.backup and not status.promoted else "")
+    flying = "-" if server.in_flight is None else str(server.in_flight)
+    return (
+        server.name, server.address, str(server.weight), state, _ago(now - server.since), flying,
+        _why(server, now),
+    )  # fmt: skip
+
+
+def _why(server: ServerStatus, now: float) -> str:
+    when = f" ({_ago(now - server.error_at)} ago)" if server.error and server.ready else ""
+    if server.state == "drained":
+        return "; ".join(filter(None, [server.reason, "" if server.ready else server.error]))
+    return server.error + when
+
+
+def _remarks(status: PoolStatus) -> list[str]:
+    lines = []
     if status.kept:
-        lines.append("Too many are down to be left out (max_removed_share): all are asked.")
+        names = [one.name for one in status.servers if one.asked and one.state != "up"]
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        lines.append(
+            "Too few would be left (max_removed_share), so these are asked all the same: "
+            f"{', '.join(names[:_MOST_NAMES])}{more}."
+        )
     if status.promoted:
         lines.append(
             f"More connections than usual ({status.connections or 0:.0f}, usual are "
             f"{status.baseline:.0f}): backups serve beside the others."
         )
     if not status.published:
-        lines.append(f"nginx has not got this yet{': ' + status.error if status.error else ''}")
-    return "\n".join(lines) + "\n"
+        lines.append("nginx has not got this pool yet.")
+    if status.error:
+        lines.append(f"Error: {status.error}")
+    return lines
 
 
 def _ago(seconds: float) -> str:

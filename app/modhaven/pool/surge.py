@@ -13,16 +13,21 @@ _NOW_SECONDS = 5.0
 
 
 class Demand:
-    """The connections of one edge over time; moments are seconds on a monotonic clock."""
+    """The connections of one edge over time; moments are seconds on a monotonic clock.
 
-    def __init__(self, surge: Surge, *, now: float) -> None:
-        """Know nothing: the first figures are the baseline."""
-        self._surge = surge
+    ``bounds`` may be replaced at any time: what is usual stays known.
+    """
+
+    def __init__(
+        self, bounds: Surge, *, now: float, baseline: float | None = None, surging: bool = False
+    ) -> None:
+        """Go on from a baseline; without one the first figure is it."""
+        self.bounds = bounds
         self._last = now
-        self._high_at = -math.inf
-        self.current: float | None = None
-        self.baseline = 0.0
-        self.surging = False
+        self._high_at = now if surging else -math.inf
+        self.current = baseline
+        self.baseline = baseline or 0.0
+        self.surging = surging
 
     def note(self, connections: int, now: float) -> bool:
         """Take a figure; tell whether a surge begins or ends with it."""
@@ -32,18 +37,16 @@ class Demand:
             self.current = self.baseline = float(connections)
             return False
         self.current += (connections - self.current) * _share(passed, _NOW_SECONDS)
-        limit = max(
-            self.baseline * (1 + self._surge.percent / 100), self._surge.minimum_connections
-        )
-        high = self.current > limit
+        usual = self.baseline * (1 + self.bounds.percent / 100)
+        high = self.current > max(usual, self.bounds.minimum_connections)
         if high:
             self._high_at = now
         elif not self.surging:
             # A surge must not become what is usual while it lasts.
-            weight = _share(passed, self._surge.baseline_seconds)
+            weight = _share(passed, self.bounds.baseline_seconds)
             self.baseline += (connections - self.baseline) * weight
         before = self.surging
-        self.surging = high or (before and now - self._high_at < self._surge.quiet_seconds)
+        self.surging = high or (before and now - self._high_at < self.bounds.quiet_seconds)
         return self.surging != before
 
 
