@@ -11,10 +11,11 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modhaven.checks import ConfigError
-from modhaven.pool import manager, nginx, status
+from modhaven.pool import manager, nginx, settings, status
 from modhaven.pool.drains import Drains
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         )
         if name == "drain":
             parser.add_argument("--reason", default="by hand", help="what status shows")
+    check = command("check", _check, "check a pool.yml")
+    check.add_argument("file", type=Path, metavar="FILE")
     command("render", _render, "give nginx a pool of all backends where it has none yet")
     daemon = command("run", _run, "run the pool manager (systemd does)")
     daemon.add_argument(
@@ -106,6 +109,11 @@ def _undrain(options: argparse.Namespace) -> int:
         server = _server(_told(), name)
         return _failed(f"{name} is not asked: it is {server.state}, {server.error}")
     _say(f"{name} is asked again")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    settings.load(options.file)
     return 0
 
 
