@@ -16,6 +16,9 @@ from modhaven import modpath, semver
 MAX_PATH = 2048
 # A file name has at most 255 bytes; the rest is for the suffixes the store adds.
 MAX_ELEMENT = 200
+# Each is a folder of the store. A thousand of them would exhaust the interpreter's recursion limit,
+# with which pathlib makes folders and os.walk reads them; no module is a tenth as deep as this.
+MAX_ELEMENTS = 100
 # Two forms of one resource would be two keys in every cache, and hide what is asked: an encoded
 # slash, backslash, dot, percent sign or control character is never needed.
 _HOSTILE_ESCAPE = re.compile(r"%(?:2[eEfF5]|5[cC]|[01][0-9a-fA-F]|7[fF]|(?![0-9a-fA-F]{2}))")
@@ -130,6 +133,8 @@ def _check_form(path: str) -> None:
     elements = path[1:].split("/")
     if any(element in (".", "..") for element in elements):
         raise MalformedError("the path has a . or .. element")
+    if len(elements) > MAX_ELEMENTS:
+        raise MalformedError(f"the path has more than {MAX_ELEMENTS} elements")
     if any(len(element) > MAX_ELEMENT for element in elements):
         raise MalformedError(f"a path element is longer than {MAX_ELEMENT} bytes")
 
