@@ -20,10 +20,12 @@ ROOT = "/var/lib/store"
 # Whatever a client may write where a path is expected: pieces of the protocol beside their enemies.
 PIECES = st.sampled_from(
     ["rsc.io", "quote", "@v", "@latest", "list", "v1.0.0", ".zip", ".info", ".mod", "v1.0.0.mod",
-     "..", ".", "...", "", "\\", "\0", "\n", "\x7f", "é", "\u202e", "%", "%2e%2e", "%2f", "A", "!a", "!",
-     "!A", "sumdb", "a.b/db", "supported", "latest", "lookup", "x.y@v1.0.0", "tile/8/0", "x001",
-     "000", ".p/1", "cached-only", "healthz", "readyz", "-", "metrics", "~1", "con", "nul.x", "v2",
-     "gopkg.in", "yaml.v2", "+incompatible", "x" * 201]
+     "..", ".", "...", "", "\\", "\0", "\n", "\x7f", "é", "\u202e", "%", "%2e%2e", "%2f", "A", "!a",
+     "!", "!A",
+     "sumdb", "a.b/db", "supported", "latest", "lookup", "x.y@v1.0.0", "tile/8/0", "x001", "000",
+     ".p/1", "cached-only", "healthz", "readyz", "-", "metrics", "~1", "con", "nul.x", "v2",
+     "gopkg.in", "yaml.v2", "+incompatible",
+     "x" * 201]
 )  # fmt: skip
 ANY_TEXT = st.one_of(
     st.text(),
