@@ -102,6 +102,7 @@ class App:
                 # Gone or unreadable since it was found: say so while the status can still be said.
                 message = f"the store failed: {answer.file}: {error.strerror}"
                 answer = _error(503, message, [], request_id)
+                answer.headers.append(("Retry-After", "5"))
         size = answer.size if answer.size is not None else len(answer.body)
         start_response(
             f"{answer.status} {_REASONS[answer.status]}",
