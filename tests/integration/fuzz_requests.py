@@ -34,6 +34,7 @@ _VERSIONS = [
     "14c0d48ead0c", "v1", "v1.2", "v01.2.3", "latest", "upgrade", "patch", "HEAD", "v1.0.0+meta",
     "v99999999999999999999.0.0", "v1.0.0-" + "9" * 60, "feature=x", "a b", "@v", "-", "v", "v.",
     "~", "1.0.0", "v1.0.0.0", "refs", "#1", "$HOME", "[x]", "{a,b}", "..x", "x..", "con", "list",
+    "*", "a'b", "<x>", "a:b", "x|y", "`id`", "nul.x", "x;y", "a?b", "..",
 ]  # fmt: skip
 _ELEMENTS = [
     "..", ".", "...", "", ".git", "..;", "%2e%2e", "%2E.", "%252e%252e", "%c0%ae%c0%ae", "%u002e",
@@ -114,7 +115,7 @@ def make_path(rng: random.Random) -> str:
         return rng.choice(["healthz", "readyz", "", "metrics", "-/pool", "favicon.ico"])
     module = "/".join([rng.choice(_HOSTS), *rng.choices(_WORDS, k=rng.choice((0, 1, 1, 2)))])
     if rng.random() < 0.02:
-        module += "/d" * rng.choice((50, 97, 98, 99, 400, 950))
+        module += "/d" * rng.choice((50, 97, 98, 99, 400, 995))
     if rng.random() < 0.05:
         module += f"/{rng.randrange(50)}"
     version = rng.choice(_VERSIONS)

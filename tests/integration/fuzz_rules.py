@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ELEMENT = r"(?!\.)(?:[a-z0-9._~-]|![a-z])+(?<!\.)"
 _MODULE = rf"{_ELEMENT}(?:/{_ELEMENT})*"
-_FILE = r"(?:[a-z0-9#$&()+,.=@\[\]^_{}~ -]|![a-z])+"
+_FILE = r"(?!(?:con|nul|aux|prn)(?:\.|$))(?:[a-z0-9#$&()+,.=@\[\]^_{}~ -]|![a-z])+(?<!\.)"
 _RECORD = (
     rf"lookup/{_MODULE}@{_FILE}|tile/8/(?:data|[0-9]+)/(?:x[0-9]{{3}}/)*[0-9]{{3}}(?:\.p/[0-9]+)?"
 )
@@ -109,6 +109,7 @@ def _check_headers(answer: Answer, method: str, request_id: str) -> None:
     if method != "HEAD":
         lines = answer.body.decode().splitlines()
         assert len(lines) <= 8
+        assert all(line.isprintable() for line in lines)
         assert lines[-1] == f"request id: {headers['X-Request-Id']}"
 
 

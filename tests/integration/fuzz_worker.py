@@ -170,18 +170,21 @@ def run(seed: str, count: int, folder: Path) -> dict[str, int]:
         counts["refused by gunicorn"] += not passed
         counts["asked of the upstream"] += len(answer.asked)
 
-    # What is imported or opened at the first use only is so before the watch begins.
-    for number in range(500):
-        ask(make_request(random.Random(number)))  # noqa: S311 - as above
-    counts.clear()
-    watch.begin()
-    for number in range(count):
-        hostile = make_request(rng)
+    def ask_and_tell(hostile: Hostile, what: str) -> None:
         try:
             ask(hostile)
         except Exception as error:
-            error.add_note(f"seed {seed}, request {number}: {hostile.wire!r}")
+            error.add_note(f"{what}: {hostile.wire!r}")
             raise
+
+    # What is imported or opened at the first use only is so before the watch begins.
+    for number in range(500):
+        hostile = make_request(random.Random(number))  # noqa: S311 - to be repeated
+        ask_and_tell(hostile, f"warming up, request {number}")
+    counts.clear()
+    watch.begin()
+    for number in range(count):
+        ask_and_tell(make_request(rng), f"seed {seed}, request {number}")
     watch.end()
     counts["files in the store"] = fuzz_rules.check_tree(folder / "store")
     assert [entry.name for entry in folder.iterdir()] == ["store"]
