@@ -86,7 +86,9 @@ def test_a_store_that_this_user_cannot_write() -> None:
         folder = Path(name)
         store = folder / "store"
         refusal(folder, store={"path": str(store)}, listen="192.0.2.1:3000")
-        folder.chmod(0o755)
+        # May be entered by anybody, whatever the umask of this process.
+        for below in (folder, store, *filter(Path.is_dir, store.rglob("*"))):
+            below.chmod(0o755)
         (store / "tmp").chmod(0o555)
         before = os.geteuid()
         if before == 0:
