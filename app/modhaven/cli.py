@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(given.run(given) or 0)
     except (config.ConfigError, StoreError) as error:
-        print(f"modhaven: {flags.explain(str(error), given)}", file=sys.stderr)  # noqa: T201 - a command's output
+        print(f"modhaven: {flags.name_the_flag(str(error), given)}", file=sys.stderr)  # noqa: T201 - a command's output
         return 2
 
 

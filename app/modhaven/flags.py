@@ -74,7 +74,7 @@ def load(given: argparse.Namespace) -> config.Config:
     return config.from_mapping(merged)
 
 
-def explain(message: str, given: argparse.Namespace) -> str:
+def name_the_flag(message: str, given: argparse.Namespace) -> str:
     """Return a sentence that begins with a key so that it begins with the flag that was given."""
     key, _, rest = message.partition(" ")
     if key in keys() and vars(given).get(key) is not None:

@@ -169,7 +169,7 @@ def test_a_mistake_is_one_sentence_that_names_the_flag(arguments: list[str], sen
     asked = given(*arguments)
     with pytest.raises(ConfigError) as caught:
         flags.load(asked)
-    told = flags.explain(str(caught.value), asked)
+    told = flags.name_the_flag(str(caught.value), asked)
     assert told.startswith(sentence)
     assert "\n" not in told
 
@@ -181,7 +181,7 @@ def test_a_mistake_in_the_file_names_its_key(tmp_path: Path) -> None:
         asked = given("--config", str(file), "--store", "/a", "--threads", "1")
         with pytest.raises(ConfigError) as caught:
             flags.load(asked)
-        assert flags.explain(str(caught.value), asked).startswith(sentence)
+        assert flags.name_the_flag(str(caught.value), asked).startswith(sentence)
 
 
 def test_the_help_fits_a_terminal_and_names_every_flag(
