@@ -58,6 +58,11 @@ integration: .venv/installed ## Tests against real processes on loopback
 e2e: .venv/installed ## Tests against the lab that `make up` made: these kill things, and put them back
 	pytest tests/e2e
 
+.PHONY: soak
+soak: export MODHAVEN_SOAK_SECONDS ?= 600
+soak: .venv/installed ## Ten minutes of random mirror faults under cold downloads, in the lab that `make up` made
+	pytest tests/e2e/test_mirror_faults.py -k random
+
 .PHONY: requirements
 requirements: ## Pin the newest versions that requirements/*.in allow, with hashes
 	@requirements/compile.sh

@@ -140,8 +140,10 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 
     while time.monotonic() < end:
         if process.poll() is not None:
             raise AssertionError(f"process ended with status {process.returncode}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as made:
+            # The kernel may have given our own end that very port: a connection with itself.
+            if made.getsockname() != made.getpeername():
+                return
         time.sleep(0.05)
     raise AssertionError(f"nothing listens on port {port} after {seconds} s")
 

@@ -61,6 +61,15 @@ class AttemptError(Exception):
         # Set where more time might have helped: it was asked in a hurry.
         self.hurried = False
 
+    @property
+    def category(self) -> str:
+        """One of a few words, for counting."""
+        if self.not_found:
+            return "not_found"
+        if self.timed_out:
+            return "timed_out"
+        return "refused" if self.answered else "failed"
+
 
 _WORDS = {
     "name or service not known": "name not resolved",
@@ -73,7 +82,6 @@ _WORDS = {
     "connection aborted": "connection closed",
     "network is unreachable": "network unreachable",
     "no route to host": "no route to host",
-    "redirects": "redirected too often",
 }
 
 
@@ -85,6 +93,8 @@ def explain(error: Exception, *, proxied: bool = False) -> AttemptError:
     timeouts = (requests.Timeout, urllib3.exceptions.TimeoutError)
     if isinstance(error, timeouts) or "timed out" in text:
         return AttemptError(f"{where}timed out", timed_out=True)
+    if isinstance(error, requests.TooManyRedirects):
+        return AttemptError(f"{where}redirected too often")
     if "certificate" in text or isinstance(error, requests.exceptions.SSLError):
         return AttemptError("TLS failed: certificate or handshake refused")
     for word, outcome in _WORDS.items():

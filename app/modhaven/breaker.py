@@ -7,6 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modhaven.board import Place
 
 
@@ -18,11 +20,18 @@ class Breaker:
     """
 
     def __init__(
-        self, *, failures: int, open_seconds: float, probed: bool = True, place: Place | None = None
+        self,
+        *,
+        failures: int,
+        open_seconds: float,
+        probed: bool = True,
+        place: Place | None = None,
+        on_change: Callable[[bool], object] | None = None,
     ) -> None:
         """Start closed. ``open_seconds`` is the pause between two probes.
 
-        At ``place`` the other workers are told of a timeout, and open theirs, too.
+        At ``place`` the other workers are told of a timeout, and open theirs, too. ``on_change``
+        hears whether it is open, now and whenever that changes.
         """
         self._limit = failures
         self._open_seconds = open_seconds
@@ -32,7 +41,20 @@ class Breaker:
         self._failures = 0
         self._timeouts = 0
         self._open = False
+        self._opened_at = 0.0
+        self._reason = ""
         self._probe_at = 0.0
+        self._on_change = on_change
+        if on_change is not None:
+            on_change(False)  # noqa: FBT003 - a gauge's set
+
+    def __str__(self) -> str:
+        """Say how it stands, for an operator."""
+        if not self.is_open:
+            return "asked"
+        probe = f"next probe in {self.seconds_to_probe:.0f} s" if self._probed else ""
+        since = f"left out for {time.monotonic() - self._opened_at:.0f} s"
+        return ", ".join(filter(None, (since, self._reason, probe)))
 
     @property
     def is_open(self) -> bool:
@@ -40,7 +62,7 @@ class Breaker:
         if self._place is not None:
             with self._guard:
                 if self._place.news() and not self._open:
-                    self._open = True
+                    self._turn(open_=True, reason="timed out in another worker")
                     self._probe_at = time.monotonic() + (0 if self._probed else self._open_seconds)
         return self._open
 
@@ -53,27 +75,32 @@ class Breaker:
         with self._guard:
             self._failures = 0
             self._timeouts = 0
-            self._open = False
+            self._turn(open_=False)
 
     def found_well(self) -> None:
         """Note a good probe; what it answers is no proof that it gives modules, too."""
         with self._guard:
             self._failures = 0
-            self._open = False
+            self._turn(open_=False)
 
-    def failed(self, *, timed_out: bool) -> None:
-        """Note a request that got no answer of use."""
+    def failed(self, reason: str = "", *, timed_out: bool) -> None:
+        """Note a request that got no answer of use, and for what ``reason``."""
         with self._guard:
             self._failures += 1
             self._timeouts += timed_out
             if timed_out and self._place is not None:
                 self._place.write()
             if not self._open and (timed_out or self._failures >= self._limit):
-                self._open = True
+                self._turn(open_=True, reason=reason)
                 # One slow answer is no black hole: after a timeout the first probe is due at once.
                 # Where probes go well and requests time out, it stays out for a while.
                 at_once = timed_out and self._probed and self._timeouts <= self._limit
                 self._probe_at = time.monotonic() + (0 if at_once else self._open_seconds)
+
+    @property
+    def seconds_to_probe(self) -> float:
+        """Seconds until a probe is due."""
+        return max(0.0, self._probe_at - time.monotonic())
 
     def claim_probe(self) -> bool:
         """Tell one caller, once per pause, that it should probe now."""
@@ -83,3 +110,13 @@ class Breaker:
                 return False
             self._probe_at = now + self._open_seconds
             return True
+
+    def _turn(self, *, open_: bool, reason: str = "") -> None:
+        """Open or close; the caller holds the guard."""
+        if open_ == self._open:
+            return
+        self._open = open_
+        self._reason = reason
+        self._opened_at = time.monotonic()
+        if self._on_change is not None:
+            self._on_change(open_)

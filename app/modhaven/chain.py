@@ -15,6 +15,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from modhaven import metrics
 from modhaven.attempt import Attempt, AttemptError
 from modhaven.globs import match_prefix_patterns
 from modhaven.hedge import race
@@ -219,11 +220,12 @@ def ask(
     try:
         result = use(Turn(upstream, hurried))
     except AttemptError as error:
+        metrics.attempted(upstream.name, error.category, start)
         if error.answered:
             upstream.breaker.succeeded()
         else:
-            upstream.breaker.failed(timed_out=error.timed_out)
-            upstream.probe_if_due()
+            upstream.breaker.failed(str(error), timed_out=error.timed_out)
+            upstream.probe_while_open()
         attempts.append(
             Attempt(
                 upstream=upstream.name,
@@ -234,13 +236,15 @@ def ask(
             )
         )
         raise
+    metrics.attempted(upstream.name, "ok", start)
     upstream.breaker.succeeded()
     return result
 
 
 def skip(upstream: Upstream) -> Attempt:
     """Return the record of an upstream left out; it is probed when its pause is over."""
-    upstream.probe_if_due()
+    upstream.probe_while_open()
+    metrics.upstream_attempts.labels(upstream.name, "skipped").inc()
     return Attempt(
         upstream=upstream.name, outcome="skipped, it failed just now", milliseconds=0, skipped=True
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modhaven import globs
 
@@ -37,6 +37,24 @@ def section(name: str, data: object, keys: Mapping[str, Check]) -> dict[str, obj
             values[key] = check(value)
         except ValueError as error:
             raise ConfigError(f"{full} {error}") from None
+    return values
+
+
+def options(what: str, data: Mapping[object, object], keys: Mapping[str, Check]) -> dict[str, Any]:
+    """Return the checked values of one entry of a list; ValueError names the first wrong one.
+
+    ``what`` is what the entry describes: ``an upstream``.
+    """
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        check = keys.get(str(key))
+        if check is None:
+            known = ", ".join(sorted(keys))
+            raise ValueError(f"{key} is not an option of {what}; these are {known}")
+        try:
+            values[str(key)] = check(value)
+        except ValueError as error:
+            raise ValueError(f"{key} {error}") from None
     return values
 
 

@@ -6,10 +6,11 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from modhaven import __version__, config, flags
+from modhaven import __version__, config, flags, startup
 from modhaven.store.base import StoreError
 
 if TYPE_CHECKING:
@@ -84,9 +85,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(given: argparse.Namespace) -> None:
     loaded = flags.load(given)
-    from modhaven import serve, startup  # noqa: PLC0415 - gunicorn is slow to load, and needed here
-
     startup.check(loaded)
+    # prometheus-client decides when it is loaded whether the workers share their counters.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="modhaven-metrics-")
+    from modhaven import serve  # noqa: PLC0415 - gunicorn is slow to load, and only needed here
+
     if given.config is None:
         _print_line_to_set(loaded)
     serve.run(lambda: flags.load(given))

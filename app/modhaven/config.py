@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from modhaven import chain_options, checks
+from modhaven import chain_options, checks, sumdb_options
 from modhaven.chain_spec import UpstreamSpec, make_spec, parse_chain
 from modhaven.checks import ConfigError
 from modhaven.settings import (
     BreakerConfig,
     Freshness,
     Hedge,
+    Limits,
     Peer,
     PeerTLS,
     StoreConfig,
@@ -31,7 +32,7 @@ from modhaven.settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from modhaven.checks import Check
 
@@ -41,6 +42,7 @@ __all__ = [
     "ConfigError",
     "Freshness",
     "Hedge",
+    "Limits",
     "Peer",
     "PeerTLS",
     "StoreConfig",
@@ -49,7 +51,6 @@ __all__ = [
     "from_mapping",
     "known_keys",
     "load",
-    "parse_sumdb",
     "read",
 ]
 
@@ -75,13 +76,14 @@ class Config:
     peer_seconds: float = 3.0
     peer_tls: PeerTLS | None = None
     ca_file: Path = field(default_factory=lambda: Path(system_ca_file()))
-    sumdb: tuple[SumDB, ...] = field(default_factory=lambda: (parse_sumdb(PUBLIC_SUMDB),))
+    sumdb: tuple[SumDB, ...] = field(default_factory=lambda: (sumdb_options.parse(PUBLIC_SUMDB),))
     nosumdb: str = ""
     require_verified: bool = False
     freshness: Freshness = field(default_factory=Freshness)
     drain_file: Path = Path("/run/modhaven/drain")
     workers: int = 2
-    threads: int = 32
+    limits: Limits = field(default_factory=Limits)
+    accel_prefix: str = ""
     graceful_timeout_seconds: int = 30
 
 
@@ -128,6 +130,7 @@ def from_mapping(data: object) -> Config:
         "breaker": BreakerConfig,
         "hedge": Hedge,
         "freshness": Freshness,
+        "limits": Limits,
         "peer_tls": PeerTLS,
     }
     for key, factory in build.items():
@@ -147,7 +150,11 @@ def from_mapping(data: object) -> Config:
 
 def known_keys() -> list[str]:
     """Return every key there is: ``node``, ``store.path``, ``upstreams[].name``."""
-    lists = {"upstreams": chain_options.OPTIONS, "peers": dict.fromkeys(("name", "url"))}
+    lists: Mapping[str, Iterable[str]] = {
+        "upstreams": chain_options.OPTIONS,
+        "peers": ("name", "url"),
+        "sumdb": sumdb_options.OPTIONS,
+    }
     names: list[str] = []
     for key in _KEYS:
         if key in _SECTIONS:
@@ -155,18 +162,6 @@ def known_keys() -> list[str]:
         else:
             names += [key, *(f"{key}[].{name}" for name in lists.get(key, ()))]
     return names
-
-
-def parse_sumdb(text: str) -> SumDB:
-    """Return a database of ``name+hash+key [url]``, the syntax of GOSUMDB; ValueError if wrong."""
-    key, _, url = text.strip().partition(" ")
-    if not re.fullmatch(r"[a-z0-9.-]+(/[A-Za-z0-9._~-]+)*\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*", key):
-        raise ValueError("must be name+hash+key, optionally followed by a space and a URL, or off")
-    name = key.partition("+")[0]
-    url = url.strip() or f"https://{name}"
-    if not re.fullmatch(r"https?://[^\s?#]+", url):
-        raise ValueError(f"{url!r} is not an http:// or https:// URL")
-    return SumDB(name=name, key=key, url=url.rstrip("/"))
 
 
 def _listen(value: object) -> str:
@@ -189,15 +184,6 @@ def _peers(value: object) -> tuple[Peer, ...]:
         spec = make_spec(str(entry["url"]), falls_through=True, name=str(entry["name"]))
         peers.append(Peer(name=spec.name, url=spec.url))
     return tuple(peers)
-
-
-def _sumdbs(value: object) -> tuple[SumDB, ...]:
-    if value in ("off", []):
-        return ()
-    texts = value if isinstance(value, list) else [value]
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("must be name+hash+key, a list of these, or off")
-    return tuple(parse_sumdb(str(text)) for text in texts)
 
 
 _DAY = 86400
@@ -229,6 +215,11 @@ _SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "not_found_seconds": checks.whole(0, _DAY),
         "stale_max_seconds": checks.whole(0, 365 * _DAY),
     },
+    "limits": {
+        "zip_requests": checks.whole(1, 10_000),
+        "file_requests": checks.whole(1, 10_000),
+        "mutable_requests": checks.whole(1, 10_000),
+    },
 }
 
 
@@ -251,12 +242,15 @@ _KEYS: Mapping[str, Check] = {
     "peer_seconds": checks.seconds(0.1, 60),
     "peer_tls": _section("peer_tls"),
     "ca_file": checks.path,
-    "sumdb": _sumdbs,
+    "sumdb": sumdb_options.databases,
     "nosumdb": checks.patterns,
     "require_verified": checks.flag,
     "freshness": _section("freshness"),
     "drain_file": checks.path,
     "workers": checks.whole(1, 64),
-    "threads": checks.whole(1, 1024),
+    "limits": _section("limits"),
+    "accel_prefix": checks.text(
+        r"(/[A-Za-z0-9._-]+)*", "a path such as /-/store, without a slash at its end"
+    ),
     "graceful_timeout_seconds": checks.whole(1, 3600),
 }

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from modhaven import modpath, sumdb
 from modhaven.attempt import Attempt, AttemptError, Deadline
 from modhaven.chain import ask, skip
+from modhaven.globs import match_prefix_patterns
 from modhaven.protocol import Kind, Request
 
 if TYPE_CHECKING:
@@ -57,17 +58,58 @@ def asking(deadline: Deadline) -> Iterator[Asking]:
         _asking.reset(token)
 
 
+class Databases:
+    """The checksum databases, and which of them is asked about a module."""
+
+    def __init__(self, databases: Sequence[Database], *, nosumdb: str, private: str) -> None:
+        """Take them in order; modules that match ``nosumdb`` (GONOSUMDB) none is asked about.
+
+        About those that match ``private`` only databases are asked whose own patterns name them.
+        """
+        self._databases = {database.name: database for database in databases}
+        self._nosumdb = nosumdb
+        self._private = private
+
+    def __iter__(self) -> Iterator[Database]:
+        """Give them in order."""
+        return iter(self._databases.values())
+
+    def get(self, name: str) -> Database | None:
+        """Return the database called ``name``; it may be mirrored without verifying anything."""
+        return self._databases.get(name)
+
+    def may_hear(self, database: Database, module: str) -> bool:
+        """Tell whether ``database`` may be asked about ``module`` by our clients."""
+        return database.names(module) or not match_prefix_patterns(self._private, module)
+
+    def for_module(self, module: str) -> sumdb.Client | None:
+        """Return what verifies ``module``: the first that names it, else the first for all.
+
+        None: nobody is to be asked about it.
+        """
+        if match_prefix_patterns(self._nosumdb, module):
+            return None
+        naming = next((one for one in self if one.names(module)), None)
+        if naming is None and not match_prefix_patterns(self._private, module):
+            naming = next((one for one in self if one.is_for_all), None)
+        return naming.client if naming is not None else None
+
+
 class Database:
     """One checksum database."""
 
     def __init__(
         self, *, name: str, key: str, mirrors: Sequence[Upstream], itself: Upstream | None,
-        folder: Path, nosumdb: str
+        folder: Path, nosumdb: str, modules: str = ""
     ) -> None:  # fmt: skip
         """Ask ``mirrors`` below ``sumdb/<name>/``, then ``itself``; keep proven data in ``folder``.
 
-        Raises note.MalformedKeyError.
+        ``modules`` are patterns of the only modules it verifies; modules that match ``nosumdb``
+        are never looked up. Raises note.MalformedKeyError.
         """
+        self.name = name
+        self.is_for_all = not modules
+        self._modules = modules
         # One that is for some modules only has no say about the log of all.
         sources = [(mirror, f"sumdb/{name}/") for mirror in mirrors if mirror.serves_all]
         if itself is not None:
@@ -85,6 +127,15 @@ class Database:
             nosumdb=nosumdb,
             on_failure=self._passed_over,
         )
+
+    def names(self, module: str) -> bool:
+        """Tell whether its own patterns name ``module``."""
+        return match_prefix_patterns(self._modules, module)
+
+    @property
+    def forked(self) -> bool:
+        """Whether it has signed two histories."""
+        return bool(self.client.fork)
 
     def answer(self, request: Request) -> bytes:
         """Return the proven answer to a lookup, tile or tree head request; sumdb.SumdbError."""

@@ -10,6 +10,8 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from modhaven import metrics
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,7 +37,8 @@ class Flights(Generic[T]):
             if flight is None:
                 flight = self._flights[key] = Future()
         if not leads:
-            return flight.result(timeout=wait_seconds)
+            with metrics.flight_wait_seconds.time():
+                return flight.result(timeout=wait_seconds)
         try:
             flight.set_result(call())
         except BaseException as error:

@@ -1,7 +1,7 @@
 """One request's way: the store, single flight, the chain, verification, publication.
 
 Knows nothing of HTTP towards its callers: it returns Found or raises NotFoundError,
-UnavailableError or store.base.StoreError.
+UnavailableError, BusyError or store.base.StoreError.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ import contextlib
 import io
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modhaven import content, semver, sumdb
+from modhaven import content, held, metrics, sumdb
+from modhaven.answers import FROM_STORE, BusyError, Found, NotFoundError, UnavailableError
 from modhaven.attempt import AttemptError
+from modhaven.bulkhead import FullError
 from modhaven.chain import ChainError
 from modhaven.databases import asking
 from modhaven.flight import Flights
-from modhaven.globs import match_prefix_patterns
-from modhaven.modpath import escape_version
+from modhaven.hedge import race
 from modhaven.peers import NoPeerError
 from modhaven.protocol import Class, Kind, Request
 from modhaven.recent import Recent
-from modhaven.store.base import LockTimeoutError, Mutable, Stored, StoreError
+from modhaven.store.base import LockTimeoutError, Stored, StoreError
 from modhaven.verify import MismatchError, StoppedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from modhaven.attempt import Attempt, Deadline
+    from modhaven.bulkhead import Bulkheads
     from modhaven.chain import Chain
-    from modhaven.databases import Database
+    from modhaven.databases import Database, Databases
     from modhaven.peers import Peers
     from modhaven.settings import Freshness
     from modhaven.store.base import Store
@@ -39,49 +40,8 @@ if TYPE_CHECKING:
     from modhaven.verify import Verifier
 
 log = logging.getLogger(__name__)
-FROM_STORE = "store"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """An answer: a published file, or the bytes of one that may change.
-
-    ``source`` is the upstream it came from just now, or ``store``; ``stale_seconds`` is the age of
-    an answer that could not be refreshed.
-    """
-
-    source: str
-    stored: Stored | None = None
-    body: bytes = b""
-    stale_seconds: int | None = None
-    unverified: bool = False
-
-
-class NotFoundError(Exception):
-    """Every source says there is no such thing."""
-
-    def __init__(self, message: str, attempts: list[Attempt]) -> None:
-        """Keep the sentence and what each upstream said."""
-        super().__init__(message)
-        self.attempts = attempts
-
-
-class UnavailableError(Exception):
-    """It could not be found out: sources failed."""
-
-    def __init__(
-        self,
-        message: str,
-        attempts: list[Attempt],
-        *,
-        timed_out: bool = False,
-        off: bool = False,
-    ) -> None:
-        """Keep the sentence and what each upstream said; ``off``: none was to be asked."""
-        super().__init__(message)
-        self.attempts = attempts
-        self.timed_out = timed_out
-        self.off = off
+# Who has a slightly old answer at hand waits no longer than this for a new one.
+_REVALIDATION_SECONDS = 0.5
 
 
 class Gateway:
@@ -93,35 +53,29 @@ class Gateway:
         store: Store,
         modules: Chain,
         peers: Peers,
-        databases: Mapping[str, Database],
+        databases: Databases,
         verifier: Verifier,
         freshness: Freshness,
-        private: str = "",
+        bulkheads: Bulkheads,
     ) -> None:
-        """Join the parts; ``databases`` has the checksum databases by name.
-
-        ``peers`` are the sibling backends, of which only their stores are asked; of modules that
-        match ``private`` no checksum database hears.
-        """
+        """Join the parts; ``peers`` are the sibling backends, whose stores alone are asked."""
         self._store = store
         self._modules = modules
         self._peers = peers
         self._databases = databases
         self._verifier = verifier
         self._freshness = freshness
-        self._private = private
+        self._bulkheads = bulkheads
         self._flights: Flights[Found] = Flights()
         self._not_found: Recent[list[Attempt]] = Recent(seconds=freshness.not_found_seconds)
 
     def get(self, request: Request, deadline: Deadline) -> Found:
         """Return the answer to a request of class immutable or mutable.
 
-        Raises NotFoundError, UnavailableError, StoreError.
+        Raises NotFoundError, UnavailableError, BusyError, StoreError.
         """
-        if request.sumdb and request.sumdb not in self._databases:
-            raise NotFoundError(f"checksum database {request.sumdb} is not configured", [])
-        if request.sumdb and match_prefix_patterns(self._private, request.module):
-            raise NotFoundError(f"{request.module} is private: no checksum database is asked", [])
+        if request.sumdb:
+            self._database(request)
         try:
             if request.cls is Class.IMMUTABLE:
                 return self._immutable(request, deadline)
@@ -131,9 +85,18 @@ class Gateway:
                 raise NotFoundError(str(error), []) from None
             raise
 
+    def _database(self, request: Request) -> Database:
+        """Return the database that ``request`` names; NotFoundError when it is not to be asked."""
+        database = self._databases.get(request.sumdb)
+        if database is None:
+            raise NotFoundError(f"checksum database {request.sumdb} is not configured", [])
+        if not self._databases.may_hear(database, request.module):
+            raise NotFoundError(f"{request.module} is private: {request.sumdb} is not asked", [])
+        return database
+
     def serves_database(self, name: str) -> bool:
         """Tell whether the checksum database ``name`` is mirrored here."""
-        return name in self._databases
+        return self._databases.get(name) is not None
 
     def _immutable(self, request: Request, deadline: Deadline) -> Found:
         stored = self._store.find(request.path)
@@ -145,9 +108,12 @@ class Gateway:
         return self._fly(request, deadline, fetch)
 
     def _fetch_immutable(self, request: Request, deadline: Deadline) -> Found:
+        began = time.monotonic()
         with self._store.lock(request.path, wait_seconds=deadline.left):
             stored = self._store.find(request.path)
             if stored is not None:
+                # Another process has fetched it meanwhile.
+                metrics.flight_wait_seconds.observe(time.monotonic() - began)
                 return _from_store(stored)
 
             def use(turn: Turn) -> Stored:
@@ -205,18 +171,34 @@ class Gateway:
         known = self._store.get_mutable(request.path)
         if known is not None and known.age < self._freshness.mutable_seconds:
             return Found(source=FROM_STORE, body=known.body)
+        max_age = self._freshness.stale_max_seconds
+        if known is not None and known.age < self._freshness.usable_seconds:
+            found = self._revalidated(request, deadline)
+            return found or held.as_it_is(known)
         if request.cached_only:
-            found = self._stale(request, known)
+            found = held.stale(self._store, request, known, max_age=max_age)
             if found is None:
                 raise NotFoundError(f"{request.path} is not in the store", [])
             return found
         try:
             return self._fly(request, deadline, self._fetch_mutable)
-        except UnavailableError:
-            found = self._stale(request, known)
+        except (UnavailableError, BusyError):
+            found = held.stale(self._store, request, known, max_age=max_age)
             if found is None:
                 raise
             return found
+
+    def _revalidated(self, request: Request, deadline: Deadline) -> Found | None:
+        """Return a new answer if it comes quickly; else it is kept for the next, and None."""
+        if request.cached_only:
+            return None
+        won = race(
+            [lambda: self._fly(request, deadline, self._fetch_mutable)],
+            [0.0],
+            passes=(UnavailableError, BusyError),
+            seconds=_REVALIDATION_SECONDS,
+        )
+        return None if won is None else won[1]
 
     def _fetch_mutable(self, request: Request, deadline: Deadline) -> Found:
         if request.sumdb:
@@ -251,7 +233,7 @@ class Gateway:
         """Return a proven answer; the database's client keeps lookups and tiles in the store."""
         with asking(deadline) as asked:
             try:
-                body = self._databases[request.sumdb].answer(request)
+                body = self._database(request).answer(request)
             except (sumdb.NotFound, sumdb.Skipped, ValueError) as error:
                 raise NotFoundError(f"{request.path}: {error}", asked.attempts) from None
             except sumdb.SumdbError as error:
@@ -259,26 +241,6 @@ class Gateway:
                 message = f"{request.path}: {error}"
                 raise UnavailableError(message, asked.attempts, timed_out=timed_out) from None
         return Found(source=asked.sources[-1] if asked.sources else FROM_STORE, body=body)
-
-    def _stale(self, request: Request, known: Mutable | None) -> Found | None:
-        """Return what can be said without any upstream, labelled with its age."""
-        if known is not None and known.age <= self._freshness.stale_max_seconds:
-            return Found(source=FROM_STORE, body=known.body, stale_seconds=round(known.age))
-        if request.kind not in (Kind.LIST, Kind.LATEST):
-            return None
-        versions = self._store.versions(request.escaped_module)
-        best = semver.latest(versions)
-        if best is None:
-            return None
-        newest = self._store.find(f"{request.escaped_module}/@v/{escape_version(best)}.info")
-        if newest is None:
-            return None
-        age = round(max(0.0, time.time() - newest.path.stat().st_mtime))
-        if request.kind is Kind.LATEST:
-            return Found(source=FROM_STORE, body=newest.path.read_bytes(), stale_seconds=age)
-        tagged = sorted((v for v in versions if not semver.is_pseudo(v)), key=semver.sort_key)
-        body = "".join(f"{version}\n" for version in tagged).encode()
-        return Found(source=FROM_STORE, body=body, stale_seconds=age)
 
     def _fly(
         self, request: Request, deadline: Deadline, fetch: Callable[[Request, Deadline], Found]
@@ -288,9 +250,12 @@ class Gateway:
         if remembered is not None:
             raise NotFoundError(f"{request.path}: no upstream has it", remembered)
         try:
-            return self._flights.do(
-                request.path, lambda: fetch(request, deadline), wait_seconds=deadline.left
-            )
+            with self._bulkheads.place(request):
+                return self._flights.do(
+                    request.path, lambda: fetch(request, deadline), wait_seconds=deadline.left
+                )
+        except FullError as error:
+            raise BusyError(f"{request.path}: {error}") from None
         except ChainError as error:
             if error.off:
                 # Not an upstream's word: what the store can say about lists still counts.

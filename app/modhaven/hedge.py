@@ -17,7 +17,7 @@ def race(
     calls: Sequence[Callable[[], T]],
     delays: Sequence[float],
     *,
-    passes: type[Exception],
+    passes: type[Exception] | tuple[type[Exception], ...],
     seconds: float | None = None,
 ) -> tuple[int, T] | None:
     """Return the first result and the number of its call; None when every call failed.

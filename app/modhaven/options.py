@@ -18,9 +18,25 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "node": "Name in `X-Modhaven-Backend`.",
         "listen": "`host:port` or `unix:/path`; a socket handed over by systemd goes first.",
         "workers": "Number of processes.",
-        "threads": "Number of requests that one process handles at once.",
         "graceful_timeout_seconds": "Seconds that requests under way get when the server stops.",
         "drain_file": "While this file exists, `/readyz` is 503.",
+        "accel_prefix": (
+            "Path below which nginx in front serves `<store>/cache/download` internally: fetched "
+            "files are named there (X-Accel-Redirect) instead of being sent by the app."
+        ),
+    },
+    "bulkheads": {
+        "limits.zip_requests": (
+            "Requests for zips that one process lets wait for upstreams; further ones are 503 "
+            "with Retry-After. What the store holds needs no place."
+        ),
+        "limits.file_requests": (
+            "The same for `.info` and `.mod` files and checksum database lookups."
+        ),
+        "limits.mutable_requests": (
+            "The same for lists, `@latest` and queries; one that is refused gets the last answer "
+            "known, labelled stale."
+        ),
     },
     "store": {
         "store.path": "Directory of the store; made where it is not there.",
@@ -133,8 +149,17 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
     "verification": {
         "sumdb": (
             "Checksum databases as `name+hash+key`, optionally with a URL behind a space; one, a "
-            "list, or `off`. The first verifies, all are mirrored."
+            "list, or `off`. An entry of the list may be a mapping. All are mirrored."
         ),
+        "sumdb[].key": "`name+hash+key`.",
+        "sumdb[].url": "Address of the database itself.",
+        "sumdb[].modules": (
+            "Patterns of the only modules it verifies. Such a database is asked at its own "
+            "address alone, private modules included, and no mirror hears of them."
+        ),
+        "sumdb[].proxy": "Egress proxy to the database itself, as an upstream's.",
+        "sumdb[].ca_file": ("PEM file with the authorities its certificate is checked against."),
+        "sumdb[].credentials_file": "File with its credentials, as an upstream's.",
         "nosumdb": "Patterns of modules that no checksum database is asked about.",
         "require_verified": (
             "Whether a file is refused while the checksum database cannot be asked, instead of "
@@ -170,6 +195,10 @@ DEFAULTS: Mapping[str, str] = {
     "peers[].url": "none, required",
     "ca_file": "the system's",
     "sumdb": "`sum.golang.org` with its published key",
+    "sumdb[].key": "none, required",
+    "sumdb[].url": "`https://` and the name",
+    "sumdb[].modules": "all that no other database names",
+    "sumdb[].ca_file": "`ca_file`",
 }
 
 # What stands for the value in --help, where its type says too little.
@@ -178,6 +207,7 @@ METAVARS: Mapping[str, str] = {
     "node": "NAME",
     "upstreams": "CHAIN",
     "private": "PATTERNS",
+    "accel_prefix": "PREFIX",
     "peers": "'{name: NAME, url: URL}'",
     "sumdb": "KEY",
     "nosumdb": "PATTERNS",

@@ -37,7 +37,7 @@ class Peers:
         left = [peer for peer in self._upstreams if peer.breaker.lets_through()]
         for peer in self._upstreams:
             if peer not in left:
-                peer.probe_if_due()
+                peer.probe_while_open()
         left = left or list(self._upstreams)
         deadline = Deadline.after(self._seconds)
         attempts: list[Attempt] = []

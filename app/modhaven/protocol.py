@@ -48,6 +48,7 @@ class Kind(enum.StrEnum):
     SUMDB_TILE = "sumdb-tile"
     HEALTHZ = "healthz"
     READYZ = "readyz"
+    METRICS = "metrics"
 
 
 class Class(enum.StrEnum):
@@ -102,9 +103,10 @@ def parse(path: str) -> Request:
     Raises MalformedError for hostile paths, NoSuchResourceError where no resource can be.
     """
     _check_form(path)
-    local = {"/healthz": Kind.HEALTHZ, "/readyz": Kind.READYZ}.get(path)
-    if local is not None:
-        return Request(kind=local, cls=Class.LOCAL, path=path[1:])
+    known = {"/healthz": Kind.HEALTHZ, "/readyz": Kind.READYZ, "/metrics": Kind.METRICS}.get(path)
+    if known is not None:
+        cls = Class.OPERATOR if known is Kind.METRICS else Class.LOCAL
+        return Request(kind=known, cls=cls, path=path[1:])
     bare = path[1:]
     cached_only = bare.startswith("cached-only/")
     if cached_only:
@@ -119,7 +121,7 @@ def parse(path: str) -> Request:
 
 def classify(path: str) -> Class | None:
     """Return the class of a decoded path, None when it is refused: the table nginx agrees with."""
-    if path == "/metrics" or path.startswith("/-/"):
+    if path.startswith("/-/"):
         return Class.OPERATOR
     try:
         return parse(path).cls

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import random
-import threading
 from typing import TYPE_CHECKING
 
 from modhaven import content, protocol
+from modhaven.chore import Chore
 from modhaven.protocol import Kind
 from modhaven.recent import Recent
 from modhaven.store.base import LockTimeoutError, StoreError
@@ -20,11 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# No request's path: who holds it is the one process of the node that works in the background.
+# No request's path.
 _WORKER = "unverified/"
 _KEY_SECONDS = 60.0
-# While the database is silent the pause doubles, up to this many times its length.
-_MAX_SLOWDOWN = 16
 
 
 def judge(store: Store, verifier: Verifier, key: str) -> Verdict | None:
@@ -72,8 +69,7 @@ def _verdict(verifier: Verifier, request: Request, stored: Stored) -> Verdict:
 class Reverifier:
     """Verifies the marked files as soon as their checksum database answers.
 
-    Each worker process has one; the one that gets the lock works, and when its process ends
-    another takes over. What is to be done is in the store, so nothing is lost with a process.
+    Each worker process has one, and one of them works (Chore).
     """
 
     def __init__(
@@ -91,21 +87,18 @@ class Reverifier:
         """
         self._store = store
         self._verifier = verifier
-        self._pause_seconds = pause_seconds
         self._file_seconds = 1 / files_per_second
         self._unknown: Recent[bool] = Recent(seconds=unknown_seconds)
         self._failed: set[str] = set()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reverifier", daemon=True)
+        self._chore = Chore(_WORKER, store=store, turn=self.sweep, pause_seconds=pause_seconds)
 
     def start(self) -> None:
         """Begin, in a thread of this process."""
-        self._thread.start()
+        self._chore.start()
 
     def stop(self) -> None:
         """End after the file at hand."""
-        self._stopped.set()
-        self._thread.join()
+        self._chore.stop()
 
     def sweep(self) -> bool:
         """Judge every marked file once; False as soon as one shows that nobody answers."""
@@ -130,36 +123,6 @@ class Reverifier:
                 self._unknown.put(key, value=True)
             elif verdict is not None:
                 log.info("%s is %s now", key, verdict.value)
-            if self._stopped.wait(self._file_seconds):
+            if not self._chore.wait(self._file_seconds):
                 break
         return True
-
-    def _run(self) -> None:
-        while self._pause():
-            try:
-                with self._store.lock(_WORKER, wait_seconds=0):
-                    self._work()
-            except LockTimeoutError:
-                continue
-            except StoreError as error:
-                log.warning("nothing is verified in the background: %s", error)
-
-    def _work(self) -> None:
-        slowdown = 1
-        while self._pause(slowdown):
-            slowdown = 1 if self._sweep_safely() else min(2 * slowdown, _MAX_SLOWDOWN)
-
-    def _sweep_safely(self) -> bool:
-        try:
-            return self.sweep()
-        except StoreError as error:
-            log.warning("a file that is not verified cannot be judged: %s", error)
-        except Exception:
-            # This thread is the only one that takes the marks away: it must outlive a bad file.
-            log.exception("a file that is not verified cannot be judged")
-        return False
-
-    def _pause(self, times: int = 1) -> bool:
-        """Wait, unevenly so that processes spread; tell whether to go on."""
-        spread = 0.5 + random.random()  # noqa: S311 - only spreads
-        return not self._stopped.wait(self._pause_seconds * times * spread)

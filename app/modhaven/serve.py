@@ -6,20 +6,26 @@ gunicorn takes its sockets from systemd when LISTEN_FDS is set, and tells system
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
 
+from modhaven import metrics
 from modhaven.board import Board
+from modhaven.bulkhead import Bulkheads
 from modhaven.chain import Chain
 from modhaven.chain_spec import UpstreamSpec
 from modhaven.checks import ConfigError
-from modhaven.databases import Database
+from modhaven.chore import Chore
+from modhaven.databases import Database, Databases
 from modhaven.gateway import Gateway
 from modhaven.peers import Peers
 from modhaven.reverify import Reverifier
+from modhaven.status import Status
 from modhaven.store.disk import DiskStore
 from modhaven.transport import make_session
 from modhaven.upstream import Upstream
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 
     from modhaven.config import Config
     from modhaven.settings import Peer, SumDB
+    from modhaven.store.base import Store
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +45,8 @@ log = logging.getLogger(__name__)
 _WORKER_SILENCE_SECONDS = 60
 # Longer than the edge keeps idle connections, so that the edge closes them, not we.
 _KEEPALIVE_SECONDS = 75
+# Counting a large store keeps a disk busy for a while.
+_USAGE_SECONDS = 300.0
 UMASK = 0o027
 
 
@@ -65,7 +74,9 @@ def join(config: Config, board: Board | None = None) -> Parts:
     def upstream(spec: UpstreamSpec) -> Upstream:
         return Upstream(
             spec,
-            session=make_session(ca_file=config.ca_file, pool_size=config.threads, spec=spec),
+            session=make_session(
+                ca_file=config.ca_file, pool_size=config.limits.threads, spec=spec
+            ),
             timeouts=config.upstream_timeouts,
             retries=config.upstream_retries,
             breaker=config.breaker,
@@ -74,7 +85,6 @@ def join(config: Config, board: Board | None = None) -> Parts:
 
     sources = [upstream(spec) for spec in config.upstreams]
     mirrors = [source for source in sources if not source.is_off]
-    nosumdb = ",".join(filter(None, (config.nosumdb, config.private)))
     store = DiskStore(
         config.store.path,
         min_free_bytes=config.store.min_free_bytes,
@@ -82,15 +92,25 @@ def join(config: Config, board: Board | None = None) -> Parts:
     )
 
     def database(spec: SumDB) -> Database:
-        itself = UpstreamSpec(name=spec.name, url=spec.url, falls_through=True)
+        itself = UpstreamSpec(
+            name=spec.name,
+            url=spec.url,
+            falls_through=True,
+            proxy=spec.proxy,
+            ca_file=spec.ca_file,
+            credentials_file=spec.credentials_file,
+        )
+        named = bool(spec.modules)
         return Database(
             name=spec.name,
             key=spec.key,
-            mirrors=mirrors,
+            # No mirror hears of modules that have a database of their own.
+            mirrors=[] if named else mirrors,
             # With upstreams off, nobody outside is asked anything.
             itself=upstream(itself) if mirrors else None,
             folder=store.folder(f"sumdb/{spec.name}"),
-            nosumdb=nosumdb,
+            nosumdb=config.nosumdb if named else _join(config.nosumdb, config.private),
+            modules=spec.modules,
         )
 
     def peer(spec: Peer) -> Upstream:
@@ -106,32 +126,41 @@ def join(config: Config, board: Board | None = None) -> Parts:
     tls = config.peer_tls
     peer_session = make_session(
         ca_file=tls.ca_file if tls else config.ca_file,
-        pool_size=config.threads,
+        pool_size=config.limits.threads,
         certificate=(tls.certificate_file, tls.key_file) if tls else None,
     )
-    databases = {spec.name: database(spec) for spec in config.sumdb}
-    # Like the go command's GOSUMDB, one database verifies: the first. Others are mirrored.
-    first = next(iter(databases.values()), None)
+    databases = Databases(
+        [database(spec) for spec in config.sumdb], nosumdb=config.nosumdb, private=config.private
+    )
+    siblings = [peer(spec) for spec in config.peers]
+    bulkheads = Bulkheads(config.limits)
 
     def verifier(*, required: bool) -> Verifier:
-        return Verifier(
-            first.client if first else None,
-            nosumdb=nosumdb,
-            pins=store.pins,
-            required=required,
-        )
+        return Verifier(databases.for_module, pins=store.pins, required=required)
 
     gateway = Gateway(
         store=store,
         modules=Chain(sources, private=config.private, hedge=config.hedge),
-        peers=Peers([peer(spec) for spec in config.peers], seconds=config.peer_seconds),
+        peers=Peers(siblings, seconds=config.peer_seconds),
         databases=databases,
         verifier=verifier(required=config.require_verified),
         freshness=config.freshness,
-        private=config.private,
+        bulkheads=bulkheads,
     )
-    app = App(config=config, gateway=gateway, store=store)
+    status = Status(
+        store=store,
+        upstreams=mirrors,
+        peers=siblings,
+        databases=databases,
+        bulkheads=bulkheads,
+        drain_file=config.drain_file,
+    )
+    app = App(config=config, gateway=gateway, status=status)
     return Parts(app=app, store=store, verifier=verifier(required=False))
+
+
+def _join(*patterns: str) -> str:
+    return ",".join(filter(None, patterns))
 
 
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
@@ -156,7 +185,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "bind": [config.listen],
             "worker_class": "gthread",
             "workers": config.workers,
-            "threads": config.threads,
+            "threads": config.limits.threads,
             "graceful_timeout": config.graceful_timeout_seconds,
             "timeout": _WORKER_SILENCE_SECONDS,
             "keepalive": _KEEPALIVE_SECONDS,
@@ -166,6 +195,8 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "proc_name": "modhaven",
             "loglevel": "warning",
             "control_socket_disable": True,
+            "child_exit": _forget_worker,
+            "on_exit": _remove_metrics,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -174,7 +205,28 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         """Build the application in a worker (gunicorn's hook)."""
         parts = join(self._modhaven, self._board)
         Reverifier(store=parts.store, verifier=parts.verifier).start()
+        _count_usage(parts.store)
         return parts.app
+
+
+def _count_usage(store: Store) -> None:
+    def turn() -> bool:
+        usage = store.usage()
+        metrics.store_files.set(usage.files)
+        metrics.store_bytes.set(usage.size)
+        metrics.store_unverified_files.set(usage.unverified)
+        return True
+
+    Chore("usage/", store=store, turn=turn, pause_seconds=_USAGE_SECONDS).start()
+
+
+def _forget_worker(_arbiter: object, worker: Any) -> None:
+    """Drop the gauges of a worker that has ended; its counters stay in the sums."""
+    metrics.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def _remove_metrics(_arbiter: object) -> None:
+    shutil.rmtree(os.environ.get(metrics.SHARED, ""), ignore_errors=True)
 
 
 def run(load: Callable[[], Config]) -> None:

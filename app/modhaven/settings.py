@@ -11,11 +11,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SumDB:
-    """A checksum database: its name, its verifier key ``name+hash+key``, and where it answers."""
+    """A checksum database: its name, its verifier key ``name+hash+key``, and where it answers.
+
+    ``modules`` are patterns of the only modules it verifies, none: of all that no other names.
+    ``proxy``, ``ca_file`` and ``credentials_file`` are as an upstream's.
+    """
 
     name: str
     key: str
     url: str
+    modules: str = ""
+    proxy: str = ""
+    ca_file: Path | None = None
+    credentials_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +68,16 @@ class Freshness:
     not_found_seconds: int = 60
     stale_max_seconds: int = 604800
 
+    @property
+    def while_revalidating_seconds(self) -> int:
+        """Seconds after it was fresh for which an answer may be given while it is fetched anew."""
+        return min(self.mutable_seconds, self.stale_max_seconds)
+
+    @property
+    def usable_seconds(self) -> int:
+        """Seconds for which an answer is fresh or may be given while it is fetched anew."""
+        return self.mutable_seconds + self.while_revalidating_seconds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreConfig:
@@ -68,6 +86,20 @@ class StoreConfig:
     path: Path
     min_free_bytes: int = 1 << 30
     quarantine_max_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many requests of a kind one process lets wait for upstreams; further ones are refused."""
+
+    zip_requests: int = 256
+    file_requests: int = 96
+    mutable_requests: int = 96
+
+    @property
+    def threads(self) -> int:
+        """Threads of a process: one for each place, and some for what needs none."""
+        return self.zip_requests + self.file_requests + self.mutable_requests + 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

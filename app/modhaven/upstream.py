@@ -14,6 +14,7 @@ import requests
 import urllib3.exceptions
 import urllib3.util
 
+from modhaven import metrics
 from modhaven.attempt import AttemptError, Deadline, explain
 from modhaven.breaker import Breaker
 from modhaven.latency import Latencies
@@ -64,6 +65,7 @@ class Upstream:
             open_seconds=breaker.open_seconds,
             probed=spec.health_check,
             place=place,
+            on_change=metrics.upstream_open.labels(spec.name).set,
         )
         self.latencies = Latencies()
         self._spec = spec
@@ -72,6 +74,7 @@ class Upstream:
         self._retries = retries if spec.retries is None else spec.retries
         self._probe_began = 0.0
         self._probe_over = threading.Event()
+        self._prober = threading.Lock()
 
     def is_for(self, module: str, *, private: bool) -> bool:
         """Tell whether ``module`` may be asked for here (UpstreamSpec.is_for)."""
@@ -121,12 +124,16 @@ class Upstream:
             raise explain(error) from error
         return True
 
-    def probe_if_due(self) -> None:
-        """Ask in the background whether an upstream that is left out is well again."""
-        if self._spec.health_check and self.breaker.claim_probe():
+    def probe_while_open(self) -> None:
+        """See to it that an upstream that is left out is probed, in the background, until well."""
+        if (
+            self._spec.health_check
+            and self.breaker.is_open
+            and self._prober.acquire(blocking=False)
+        ):
             self._probe_over.clear()
-            self._probe_began = time.monotonic()
-            threading.Thread(target=self._probe_and_tell, daemon=True).start()
+            self._probe_began = time.monotonic() + self.breaker.seconds_to_probe
+            threading.Thread(target=self._probe_until_well, daemon=True).start()
 
     def recovers(self, *, seconds: float) -> bool:
         """Tell whether a probe finds it well; waits until ``seconds`` after the probe began."""
@@ -146,13 +153,18 @@ class Upstream:
         except (AttemptError, requests.RequestException, urllib3.exceptions.HTTPError, OSError):
             return False
 
-    def _probe_and_tell(self) -> None:
+    def _probe_until_well(self) -> None:
         try:
-            if self.probe():
-                self.breaker.found_well()
-                log.info("upstream %s answers again", self.name)
+            while self.breaker.is_open:
+                time.sleep(self.breaker.seconds_to_probe)
+                self._probe_over.clear()
+                self._probe_began = time.monotonic()
+                if self.breaker.claim_probe() and self.probe():
+                    self.breaker.found_well()
+                    log.info("upstream %s answers again", self.name)
+                self._probe_over.set()
         finally:
-            self._probe_over.set()
+            self._prober.release()
 
     def _fetch_once(
         self, path: str, sink: BinaryIO, limit: int, deadline: Deadline, *, hurried: bool

@@ -6,11 +6,11 @@ import enum
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from modhaven import modzip, sumdb
-from modhaven.globs import match_prefix_patterns
+from modhaven import metrics, modzip, sumdb
 from modhaven.protocol import Kind, Request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import BinaryIO
 
     from modhaven.store.base import Pins
@@ -56,23 +56,21 @@ class SumLookup(Protocol):
 
 
 class Verifier:
-    """Compares fetched .mod and .zip files with the checksum database."""
+    """Compares fetched .mod and .zip files with the checksum database of their module."""
 
     def __init__(
         self,
-        database: SumLookup | None,
+        database_for: Callable[[str], SumLookup | None],
         *,
-        nosumdb: str,
         pins: Pins | None = None,
         required: bool = False,
     ) -> None:
-        """Ask ``database`` except for modules that match ``nosumdb`` (GONOSUMDB patterns).
+        """Ask what ``database_for`` names for a module path.
 
         What no database is asked about is compared with ``pins``. With ``required`` an unproven
         file is an error.
         """
-        self._database = database
-        self._nosumdb = nosumdb
+        self._database_for = database_for
         self._pins = pins
         self._required = required
 
@@ -85,6 +83,18 @@ class Verifier:
         """
         if request.kind not in (Kind.MOD, Kind.ZIP):
             return Verdict.EXEMPT
+        try:
+            verdict = self._judge(request, file)
+        except MismatchError:
+            metrics.verifications.labels("mismatch").inc()
+            raise
+        except StoppedError:
+            metrics.verifications.labels("stopped").inc()
+            raise
+        metrics.verifications.labels(verdict.value).inc()
+        return verdict
+
+    def _judge(self, request: Request, file: BinaryIO) -> Verdict:
         file.flush()
         file.seek(0)
         if request.kind is Kind.ZIP:
@@ -96,10 +106,11 @@ class Verifier:
         else:
             suffix = "/go.mod"
             actual = modzip.hash_go_mod(file.read())
-        if self._database is None or match_prefix_patterns(self._nosumdb, request.module):
+        database = self._database_for(request.module)
+        if database is None:
             return self._compare_with_pin(request, actual)
         try:
-            known = self._database.lookup_hash(request.module, request.version, suffix)
+            known = database.lookup_hash(request.module, request.version, suffix)
         except sumdb.ForkError as error:
             raise StoppedError(f"{request.path} is not published: {error}") from error
         except sumdb.SumdbError as error:

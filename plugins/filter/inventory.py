@@ -179,11 +179,19 @@ def host_of_url(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
+def gosumdb(database: str | Mapping[str, Any]) -> str:
+    """A checksum database of `modhaven_sumdbs` as GOSUMDB has it: key, and its URL if named."""
+    if isinstance(database, str):
+        return database
+    return " ".join(filter(None, (database["key"], database.get("url"))))
+
+
 class FilterModule:
     """Ansible finds the filters through this class."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "gosumdb": gosumdb,
             "host_of_url": host_of_url,
             "inventory_problems": inventory_problems,
             "node_address": node_address,

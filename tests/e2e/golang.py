@@ -63,6 +63,28 @@ def download(client: str, *modules: str, timeout: float = GO_SECONDS) -> GoRun:
     return shell(client, script, timeout=timeout)
 
 
+def download_and_sum(client: str, *modules: str) -> tuple[GoRun, dict[str, str]]:
+    """Download MODULE@VERSIONs cold; give the SHA-256 of each file got, by its path on a proxy."""
+    marker = "--- sums"
+    run = shell(
+        client,
+        f"""
+        work=$(mktemp -d); trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT; cd "$work"
+        export GOMODCACHE="$work/modcache" GOFLAGS=-modcacherw
+        go mod init example.com/try
+        go mod download {" ".join(map(shlex.quote, modules))}
+        echo {shlex.quote(marker)}
+        cd modcache/cache/download
+        find . -path ./sumdb -prune -o -type f -regex '.*\\.\\(info\\|mod\\|zip\\)' -print0 |
+            xargs -0 sha256sum
+        """,
+    )
+    output, _, sums = run.output.partition(marker)
+    pairs = (line.split("  .", 1) for line in sums.strip().splitlines())
+    got = {path: digest for digest, path in pairs}
+    return GoRun(ok=run.ok, seconds=run.seconds, output=output), got
+
+
 def build(client: str, timeout: float = GO_SECONDS) -> GoRun:
     """Build and run a program that needs rsc.io/quote, with an empty module cache."""
     script = f"""

@@ -144,7 +144,12 @@ def test_configuration_is_the_inventorys(backend: str) -> None:
             "stale_max_seconds": own["backend_stale_max_seconds"],
         },
         "workers": own["backend_workers"],
-        "threads": own["backend_threads"],
+        "limits": {
+            "zip_requests": own["backend_zip_requests"],
+            "file_requests": own["backend_file_requests"],
+            "mutable_requests": own["backend_mutable_requests"],
+        },
+        "accel_prefix": "/-/store",
         "graceful_timeout_seconds": own["backend_stop_timeout_seconds"],
         "peers": [
             {"name": name, "url": f"{scheme}://{address(name)}:{port(name)}"} for name in peers

@@ -26,7 +26,7 @@ PROTOCOL = re.compile(f"{_IMMUTABLE}|{_MUTABLE}")
 # The upstream is its own checksum database too, below this path.
 ITSELF = "itself"
 _QUESTION = re.compile(rf"{PROTOCOL.pattern}|{ITSELF}/(?:latest|{_RECORD})")
-_LOCAL = re.compile(rf"healthz|readyz|sumdb/{SUMDB}/supported")
+_LOCAL = re.compile(rf"healthz|readyz|metrics|sumdb/{SUMDB}/supported")
 _HOSTILE = re.compile(
     r"%(?:2e|2f|5c|25|0.|1.|7f|(?![0-9a-f]{2}))|\\|(?:^|/)\.\.?(?:/|$)|[\x00-\x1f\x7f]",
     re.IGNORECASE,

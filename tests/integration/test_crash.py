@@ -104,7 +104,7 @@ class Contradicting(Verifier):
     """What the database would say of a file that is not its own."""
 
     def __init__(self) -> None:
-        super().__init__(None, nosumdb="")
+        super().__init__(lambda _: None)
 
     def verify(self, request: Request, file: object) -> Verdict:  # noqa: ARG002
         raise MismatchError("hash is h1:a, the checksum database has h1:b")

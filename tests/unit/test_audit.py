@@ -29,7 +29,7 @@ __all__ = ["store"]
 
 def run(store: DiskStore, *lines: str, error: sumdb.SumdbError = SILENT) -> tuple[int, str, str]:
     out, progress = io.StringIO(), io.StringIO()
-    verifier = Verifier(Sums(lines, error), nosumdb="private.example", pins=store.pins)
+    verifier = Verifier(Sums(lines, error, "private.example").for_module, pins=store.pins)
     status = audit.run(
         store=store, verifier=verifier, out=out, progress=progress, progress_seconds=0
     )

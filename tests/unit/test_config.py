@@ -24,7 +24,7 @@ nosumdb: ""
 require_verified: true
 freshness: {mutable_seconds: 60, not_found_seconds: 60, stale_max_seconds: 604800}
 workers: 2
-threads: 32
+limits: {zip_requests: 8, file_requests: 4, mutable_requests: 2}
 """
 
 
@@ -36,6 +36,7 @@ def test_a_complete_file(tmp_path: Path) -> None:
     assert loaded.store.path == Path("/var/lib/modhaven/store")
     assert loaded.store.quarantine_max_bytes == 5
     assert loaded.require_verified
+    assert loaded.limits.threads == 8 + 4 + 2 + 64
     assert [u.name for u in loaded.upstreams] == ["goproxy.cn", "goproxy.io", "proxy.golang.org"]
     assert [u.falls_through for u in loaded.upstreams] == [True, True, False]
     assert loaded.sumdb[0].url == "https://sum.golang.org"
@@ -60,7 +61,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path, monkeypatch: pytest.Monke
         ({"store": 3}, "store "),
         ({"workers": 0}, "workers"),
         ({"workers": True}, "workers"),
-        ({"threads": "many"}, "threads"),
+        ({"limits": {"zip_requests": "many"}}, "limits.zip_requests"),
         ({"upstreams": "https://a.b,direct"}, "upstreams"),
         ({"upstreams": "ftp://a.b"}, "upstreams"),
         ({"peers": [{"name": "backend2"}]}, "peers"),

@@ -31,8 +31,8 @@ def test_a_silent_name_server_costs_no_more_than_the_bound(
         with pytest.raises(TimeoutError):
             resolver.resolve("example.com", 443, seconds=0.1)
     assert time.monotonic() - start < 1
-    # However many wait, one thread is stuck.
-    assert asked == ["example.com"]
+    # However many wait, one thread is stuck. Other tests' probes may look up addresses meanwhile.
+    assert asked.count("example.com") == 1
     released.set()
 
 

@@ -55,9 +55,9 @@ VALUES: dict[str, tuple[str, object]] = {
     "node": ("007", "007"),
     "listen": ("[::1]:3000", "[::1]:3000"),
     "workers": ("7", 7),
-    "threads": ("8", 8),
     "graceful_timeout_seconds": ("9", 9),
     "drain_file": ("/run/d", "/run/d"),
+    "accel_prefix": ("/-/x", "/-/x"),
     "store.path": ("/srv/s", "/srv/s"),
     "upstreams": ("https://a.b|c.d,off", "https://a.b|c.d,off"),
     "private": ("*.corp.x,a.b/c", "*.corp.x,a.b/c"),
@@ -141,11 +141,13 @@ def test_a_relative_path_is_one_of_the_folder_the_command_runs_in(
 
 def test_a_flag_outranks_the_file_and_leaves_the_rest_of_its_section(tmp_path: Path) -> None:
     file = tmp_path / "modhaven.yml"
-    file.write_text("threads: 3\nworkers: 3\nhedge: {min_seconds: 0.1, max_seconds: 0.2}\n")
+    file.write_text(
+        "upstream_retries: 3\nworkers: 3\nhedge: {min_seconds: 0.1, max_seconds: 0.2}\n"
+    )
     loaded = flags.load(
         given("--config", str(file), "--workers", "1", "--hedge-max-seconds", "0.5")
     )
-    assert (loaded.threads, loaded.workers) == (3, 1)
+    assert (loaded.upstream_retries, loaded.workers) == (3, 1)
     assert (loaded.hedge.min_seconds, loaded.hedge.max_seconds) == (0.1, 0.5)
 
 
@@ -178,7 +180,7 @@ def test_a_mistake_in_the_file_names_its_key(tmp_path: Path) -> None:
     file = tmp_path / "modhaven.yml"
     for text, sentence in (("store: 3", "store must be"), ("workers: 0", "workers must be")):
         file.write_text(text)
-        asked = given("--config", str(file), "--store", "/a", "--threads", "1")
+        asked = given("--config", str(file), "--store", "/a", "--upstream-retries", "1")
         with pytest.raises(ConfigError) as caught:
             flags.load(asked)
         assert flags.name_the_flag(str(caught.value), asked).startswith(sentence)

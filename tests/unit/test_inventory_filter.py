@@ -386,8 +386,21 @@ def test_an_address_in_a_url(address: str, expected: str) -> None:
     assert inventory.host_of_url(address) == expected
 
 
+@pytest.mark.parametrize(
+    ("database", "expected"),
+    [
+        ("sum.x+00+k https://sum.y", "sum.x+00+k https://sum.y"),
+        ({"key": "sum.x+00+k", "modules": ["corp.x"]}, "sum.x+00+k"),
+        ({"key": "sum.x+00+k", "url": "https://sum.y"}, "sum.x+00+k https://sum.y"),
+    ],
+)
+def test_a_database_as_gosumdb_has_it(database: str | dict[str, str], expected: str) -> None:
+    assert inventory.gosumdb(database) == expected
+
+
 def test_ansible_finds_the_filters() -> None:
     assert set(inventory.FilterModule().filters()) == {
+        "gosumdb",
         "host_of_url",
         "inventory_problems",
         "node_address",

@@ -21,6 +21,7 @@ GIVEN: dict[str, Any] = {
     "modhaven_sumdbs": ["sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"],
     "modhaven_nosumdb": ["*.corp.example"],
     "modhaven_mutable_seconds": 60,
+    "_backend_accel_prefix": "/-/store",
 }
 LIST = [
     {"url": "https://goproxy.cn", "connect_seconds": 1, "health_check": False},
@@ -47,6 +48,7 @@ def test_the_roles_defaults_are_the_apps() -> None:
     assert made.upstream_timeouts == own.upstream_timeouts
     assert made.hedge == own.hedge
     assert (made.private, made.peer_seconds) == (own.private, own.peer_seconds)
+    assert made.limits == own.limits
 
 
 def test_upstreams_may_be_a_list() -> None:

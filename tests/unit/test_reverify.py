@@ -37,7 +37,7 @@ def publish(store: DiskStore, key: str, body: bytes, *, unverified: bool = True)
 
 
 def verifier(*lines: str, error: sumdb.SumdbError = SILENT, nosumdb: str = "") -> Verifier:
-    return Verifier(Sums(lines, error), nosumdb=nosumdb)
+    return Verifier(Sums(lines, error, nosumdb).for_module)
 
 
 def reverifier(store: DiskStore, verifier: Verifier) -> Reverifier:
@@ -88,7 +88,7 @@ def test_a_mark_without_a_file_goes(store: DiskStore) -> None:
 
 def test_what_became_private_is_no_longer_marked(store: DiskStore) -> None:
     publish(store, f"{BASE}.mod", MOD)
-    private = Verifier(Sums((), SILENT), nosumdb="example.com", pins=store.pins)
+    private = Verifier(Sums((), SILENT, "example.com").for_module, pins=store.pins)
     assert judge(store, private, f"{BASE}.mod") is Verdict.PINNED
     assert list(store.unverified()) == []
 
@@ -140,7 +140,7 @@ def test_what_the_database_does_not_know_is_not_asked_again_at_once(store: DiskS
     publish(store, "example.com/a/@v/v1.0.0.mod", MOD)
     publish(store, f"{BASE}.mod", MOD)
     database = Sums(GOOD_SUMS, sumdb.NotFound("404"))
-    worker = reverifier(store, Verifier(database, nosumdb=""))
+    worker = reverifier(store, Verifier(database.for_module))
     assert worker.sweep()
     assert list(store.unverified()) == ["example.com/a/@v/v1.0.0.mod"]
     database.error = SILENT

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.conftest import TEST_SUMDB, FakeUpstream, Reply
-from tests.unit.test_wsgi import BASE, INFO, MOD, MODULE, ZIP, Response, build, call
+from tests.unit.test_wsgi import BASE, INFO, MOD, MODULE, ZIP, Response, build, call, make_older
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +55,15 @@ def mutable(tmp_path: Path, fake: FakeUpstream) -> list[Response]:
     serve_all(fake)
     app = build(tmp_path, fake.url)
     return [call(app, f"/{MODULE}/{path}") for path in ("@v/list", "@latest", "@v/master.info")]
+
+
+def slow(tmp_path: Path, fake: FakeUpstream) -> list[Response]:
+    app = build(tmp_path, fake.url, upstream_timeouts={"first_byte_seconds": 30})
+    path = f"{MODULE}/@v/list"
+    fake.script(path, Reply(body=b"v1.0.0\n"), Reply(hang=True))
+    call(app, f"/{path}")
+    make_older(tmp_path, path, 90)
+    return [call(app, f"/{path}")]
 
 
 def stale(tmp_path: Path, fake: FakeUpstream) -> list[Response]:
@@ -184,9 +195,27 @@ def store_failed(tmp_path: Path, fake: FakeUpstream) -> list[Response]:
     return [call(app, f"/{BASE}.info"), call(app, f"/{BASE}.zip")]
 
 
+def busy(tmp_path: Path, fake: FakeUpstream) -> list[Response]:
+    limits = {"zip_requests": 1}
+    seconds = {"first_byte_seconds": 30}
+    app = build(tmp_path, fake.url, limits=limits, upstream_timeouts=seconds)
+    fake.script(f"{BASE}.zip", Reply(hang=True))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(call, app, f"/{BASE}.zip")
+        end = time.monotonic() + 10
+        while not fake.counts[f"{BASE}.zip"]:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        answer = call(app, "/x.y/@v/v1.0.0.zip")
+        fake.released.set()
+        waiting.result()
+    assert fake.counts.total() == 1
+    return [answer]
+
+
 def well(tmp_path: Path, fake: FakeUpstream) -> list[Response]:
     app = build(tmp_path, fake.url)
-    return [call(app, path) for path in ("/healthz", "/readyz")]
+    return [call(app, path) for path in ("/healthz", "/metrics", "/readyz")]
 
 
 def not_ready(tmp_path: Path, fake: FakeUpstream) -> list[Response]:
@@ -220,6 +249,7 @@ def head(tmp_path: Path, fake: FakeUpstream) -> list[Response]:
 CASES: dict[str, Case] = {
     "found, immutable": immutable,
     "found, mutable": mutable,
+    "mutable, up to 120 s old, and a new one does not come within 0.5 s": slow,
     "mutable, no upstream answers": stale,
     "the file is there, the checksum database could not be asked": unverified,
     "every upstream that was asked said 404 or 410": not_found,
@@ -236,7 +266,8 @@ CASES: dict[str, Case] = {
         refused_unverified
     ),
     "the store failed": store_failed,
-    "`/healthz`, `/readyz` while all is well": well,
+    "too many requests of this kind wait for upstreams": busy,
+    "`/healthz`, `/metrics`, `/readyz` while all is well": well,
     "`/readyz` while draining, over the watermark, or while the store cannot be written": not_ready,
     "HEAD": head,
 }

@@ -25,7 +25,7 @@ def verify(verifier: Verifier, extension: str, body: bytes) -> Verdict:
 def verifier(
     *lines: str, error: sumdb.SumdbError = SILENT, required: bool = False, nosumdb: str = ""
 ) -> Verifier:
-    return Verifier(Sums(lines, error), nosumdb=nosumdb, required=required)
+    return Verifier(Sums(lines, error, nosumdb).for_module, required=required)
 
 
 @pytest.mark.parametrize(("extension", "body"), [("zip", ZIP), ("mod", MOD)])
@@ -68,8 +68,8 @@ def test_info_is_exempt() -> None:
 @pytest.mark.parametrize("with_database", [True, False])
 def test_what_no_database_is_asked_about_is_pinned(tmp_path: Path, *, with_database: bool) -> None:
     store = DiskStore(tmp_path, min_free_bytes=0)
-    database = Sums((), SILENT) if with_database else None
-    pinned = Verifier(database, nosumdb="example.com", pins=store.pins, required=True)
+    database_for = Sums((), SILENT, "example.com").for_module if with_database else lambda _: None
+    pinned = Verifier(database_for, pins=store.pins, required=True)
     for _ in range(2):
         assert verify(pinned, "mod", MOD) is Verdict.PINNED
     with pytest.raises(MismatchError, match=r"h1:.*first used here h1:.*remove ") as caught:

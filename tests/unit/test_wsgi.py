@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.conftest import TEST_SUMDB, FakeUpstream, Reply
 
 from modhaven import config, modzip, serve, sumdb
+from modhaven.globs import match_prefix_patterns
 from modhaven.verify import SumLookup, Verifier
 
 if TYPE_CHECKING:
@@ -115,6 +116,19 @@ def test_head_has_the_headers_of_get_and_no_body(app: App) -> None:
     assert head.headers["Content-Length"] == str(len(ZIP))
 
 
+def test_a_web_server_in_front_sends_the_file(tmp_path: Path, fake: FakeUpstream) -> None:
+    fake.script(f"{BASE}.zip", Reply(body=ZIP))
+    app = build(tmp_path, fake.url, accel_prefix="/-/store")
+    for _ in range(2):
+        answer = call(app, f"/{BASE}.zip")
+        assert (answer.status, answer.body) == (200, b"")
+        assert answer.headers["X-Accel-Redirect"] == f"/-/store/{BASE}.zip"
+        assert answer.headers["Content-Length"] == "0"
+    # Only files: a list is a body as ever.
+    fake.script(f"{MODULE}/@v/list", Reply(body=b"v1.0.0\n"))
+    assert call(app, f"/{MODULE}/@v/list").text == "v1.0.0\n"
+
+
 def test_mutable_answers(app: App, fake: FakeUpstream) -> None:
     for path, body in ((f"/{MODULE}/@v/list", b"v1.0.0\n"), (f"/{MODULE}/@latest", INFO)):
         first, second = call(app, path), call(app, path)
@@ -122,6 +136,47 @@ def test_mutable_answers(app: App, fake: FakeUpstream) -> None:
         assert first.headers["Cache-Control"].startswith("public, max-age=60")
         assert second.headers["X-Modhaven-Source"] == "store"
     assert fake.counts.total() == 2
+
+
+def make_older(tmp_path: Path, key: str, seconds: float) -> None:
+    """Make a kept answer older than it is."""
+    kept = tmp_path / "store" / "mutable" / key
+    head, _, body = kept.read_bytes().partition(b"\n")
+    meta = json.loads(head)
+    meta["fetched"] -= seconds
+    kept.write_bytes(json.dumps(meta).encode() + b"\n" + body)
+
+
+def test_a_slightly_old_list_is_given_while_a_slow_upstream_is_asked_again(
+    tmp_path: Path, fake: FakeUpstream
+) -> None:
+    timeouts = {"connect_seconds": 5, "first_byte_seconds": 30}
+    app = build(tmp_path, fake.url, upstream_timeouts=timeouts)
+    path = f"{MODULE}/@v/list"
+    fake.script(path, Reply(body=b"v1.0.0\n"), Reply(body=b"v1.0.0\nv1.1.0\n", delay_seconds=2))
+    call(app, f"/{path}")
+    make_older(tmp_path, path, 90)
+    old = call(app, f"/{path}")
+    assert (old.text, old.headers["X-Modhaven-Stale"]) == ("v1.0.0\n", "90")
+    # The answer that was waited for in vain comes yet, and is kept.
+    end = time.monotonic() + 10
+    while call(app, f"/cached-only/{path}").text != "v1.0.0\nv1.1.0\n":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_slightly_old_list_is_fetched_anew_where_the_upstream_is_quick(
+    tmp_path: Path, app: App, fake: FakeUpstream
+) -> None:
+    path = f"{MODULE}/@v/list"
+    call(app, f"/{path}")
+    make_older(tmp_path, path, 90)
+    fake.script(path, Reply(body=b"v2.0.0\n"))
+    new = call(app, f"/{path}")
+    assert (new.text, "X-Modhaven-Stale" in new.headers) == ("v2.0.0\n", False)
+    make_older(tmp_path, path, 90)
+    fake.script(path, Reply(status=404))
+    assert call(app, f"/{path}").status == 404
 
 
 def test_queries_are_not_immutable(app: App, fake: FakeUpstream) -> None:
@@ -270,9 +325,13 @@ def test_a_crowd_shares_one_failure(tmp_path: Path, fake: FakeUpstream) -> None:
 
 
 class Sums(SumLookup):
-    def __init__(self, lines: tuple[str, ...], error: sumdb.SumdbError) -> None:
+    def __init__(self, lines: tuple[str, ...], error: sumdb.SumdbError, nosumdb: str = "") -> None:
         self.lines = lines
         self.error = error
+        self.nosumdb = nosumdb
+
+    def for_module(self, module: str) -> Sums | None:
+        return None if match_prefix_patterns(self.nosumdb, module) else self
 
     def lookup_hash(self, module: str, version: str, suffix: str = "") -> str:
         for line in self.lines:
@@ -287,7 +346,7 @@ def set_sums(
     nosumdb: str = "",
     error: sumdb.SumdbError = sumdb.Unreachable("no database answers"),  # noqa: B008 - only raised
 ) -> None:
-    app._gateway._verifier = Verifier(Sums(lines, error), nosumdb=nosumdb)
+    app._gateway._verifier = Verifier(Sums(lines, error, nosumdb).for_module)
 
 
 GOOD_SUMS = (

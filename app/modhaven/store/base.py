@@ -42,6 +42,15 @@ class Mutable:
     age: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a store holds: published files, their bytes, and how many are marked unverified."""
+
+    files: int
+    size: int
+    unverified: int
+
+
 class Staged(Protocol):
     """A file being fetched: nobody sees it until ``publish``."""
 
@@ -112,6 +121,12 @@ class Store(Protocol):
 
     def refresh_list(self, escaped_module: str) -> None:
         """Make the store's own list of a module's versions say what is held; StoreError."""
+
+    def usage(self) -> Usage:
+        """Count what is published; takes a while. StoreError."""
+
+    def free_bytes(self) -> int:
+        """Return how many bytes may still be stored; 0 where that cannot be found out."""
 
     def problem(self) -> str | None:
         """Return why the store cannot take files now, as a sentence, or None."""

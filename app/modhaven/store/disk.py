@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from modhaven import modpath, semver
 from modhaven.store import files
-from modhaven.store.base import Mutable, Stored
+from modhaven.store.base import Mutable, Stored, Usage
 from modhaven.store.files import store_error
 from modhaven.store.pins import Pins
 from modhaven.store.quarantine import Quarantine
@@ -178,6 +178,27 @@ class DiskStore:
     def folder(self, key: str) -> Path:
         """Return where below the published files ``key`` is or would be."""
         return self._download / key
+
+    def usage(self) -> Usage:
+        """Count what is published, checksum databases included; takes a while. StoreError."""
+        count = size = 0
+        try:
+            for key in files.names_below(self._download):
+                # Between listing and looking, a file may be withdrawn.
+                with contextlib.suppress(FileNotFoundError):
+                    size += (self._download / key).stat().st_size
+                    count += 1
+        except OSError as error:
+            raise store_error(error) from error
+        unverified = sum(1 for _ in self.unverified())
+        return Usage(files=count, size=size, unverified=unverified)
+
+    def free_bytes(self) -> int:
+        """Return the bytes free on the store's file system; 0 where that cannot be found out."""
+        try:
+            return shutil.disk_usage(self.root).free
+        except OSError:
+            return 0
 
     def problem(self) -> str | None:
         """Return why the store cannot take files now, as a sentence, or None."""
