@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modhaven.checks import ConfigError
 from modhaven.pool import manager, nginx, settings, status
@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.2
 _ACT_SECONDS = 15.0
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[Any]) -> None:
     """Add ``pool`` to the command."""
     pool = commands.add_parser(
         "pool",
@@ -58,6 +58,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         )
         if name == "drain":
             parser.add_argument("--reason", default="by hand", help="what status shows")
+    settle = command("settle", _settle, "wait until nginx has the pool of pool.yml")
+    settle.add_argument(
+        "--wait", type=float, default=30.0, metavar="SECONDS", help="how long (default: 30)"
+    )
     check = command("check", _check, "check a pool.yml")
     check.add_argument("file", type=Path, metavar="FILE")
     command("render", _render, "give nginx a pool of all backends where it has none yet")
@@ -109,6 +113,21 @@ def _undrain(options: argparse.Namespace) -> int:
         server = _server(_told(), name)
         return _failed(f"{name} is not asked: it is {server.state}, {server.error}")
     _say(f"{name} is asked again")
+    return 0
+
+
+def _settle(options: argparse.Namespace) -> int:
+    names = [server.name for server in settings.load(_PATHS.config).servers]
+
+    def settled(told: PoolStatus) -> bool:
+        # Who joins and has not answered yet may be asked in a moment.
+        waiting = [one for one in told.servers if one.state == "joining" and not one.error]
+        return told.published and not waiting and [one.name for one in told.servers] == names
+
+    if not _wait(options.wait, settled):
+        _say(status.table(_told(), now=time.time()).rstrip())
+        return _failed(f"nginx has not got the pool of {_PATHS.config} after {options.wait:g} s")
+    _say("nginx has the pool of the inventory")
     return 0
 
 
