@@ -41,7 +41,9 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     def command(
         name: str, run: Callable[[argparse.Namespace], int], text: str
     ) -> argparse.ArgumentParser:
-        parser = pool.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        parser: argparse.ArgumentParser = pool.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}."
+        )
         parser.set_defaults(run=run)
         return parser
 
