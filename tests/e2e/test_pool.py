@@ -1,4 +1,4 @@
-"""The pool heals itself: who hangs is taken out, who is drained is spared, and people can see it."""
+"""The pool heals itself: who hangs is taken out, who is drained is spared, people can see it."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def test_a_backend_can_be_drained_under_load_and_let_in_again(say: Say) -> None:
         for edge in edges:
             said = pool(edge, "drain", "backend1", "--reason", "a new disk")
             assert "backend1 has answered all it was asked" in said
-        for edge in lab().group("edges"):
-            assert "backend1" not in cluster.backends_answering(edge.address, 30)
+        for host in lab().group("edges"):
+            assert "backend1" not in cluster.backends_answering(host.address, 30)
         table = pool(edges[0], "status")
         # Whoever restarts the pool manager does not undo what somebody decided.
         remote.run(edges[0], "systemctl", "restart", "modhaven-pool.service")
