@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from modhaven import __version__, config
+from modhaven import __version__, config, flags, startup
 from modhaven.pool import commands as pool
 from modhaven.store.base import StoreError
 
@@ -21,40 +20,47 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (the process's own by default); return its exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    given = _parser().parse_args(arguments)
     try:
-        return int(options.run(options) or 0)
+        return int(given.run(given) or 0)
     except (config.ConfigError, StoreError) as error:
-        print(f"modhaven: {error}", file=sys.stderr)  # noqa: T201 - a command's output
+        print(f"modhaven: {flags.name_the_flag(str(error), given)}", file=sys.stderr)  # noqa: T201 - a command's output
         return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence; its usage would be sixty lines."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"modhaven: {message}; '{self.prog} --help' lists what there is\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="modhaven", description="A Go module proxy that survives its upstreams."
+    parser = _Parser(
+        prog="modhaven",
+        description="A Go module proxy that survives its upstreams.",
+        epilog="'modhaven COMMAND --help' tells more. Without any file or flag, 'modhaven serve' "
+        "is a GOPROXY on 127.0.0.1:3000.",
+        # An abbreviation that works today would be ambiguous after the next new key.
+        allow_abbrev=False,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        required=True, title="commands", metavar="COMMAND", parser_class=_Parser
+    )
     serve = commands.add_parser(
         "serve",
         help="serve the GOPROXY protocol",
-        description="Serve the GOPROXY protocol. Without any option: the public mirrors, "
-        "a store in your cache directory, on 127.0.0.1:3000. A flag outranks the file.",
+        usage="modhaven serve [--config FILE] [FLAG VALUE]...",
+        description="Serve the GOPROXY protocol. Without any flag: the public mirrors, a store in "
+        "your cache directory, on 127.0.0.1:3000. Every key of the configuration file has a "
+        "flag, and the flag outranks the file.",
+        epilog="Example: modhaven serve --store /srv/modules "
+        "--upstreams 'https://goproxy.cn|https://proxy.golang.org'",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=8),
+        allow_abbrev=False,
     )
     serve.set_defaults(run=_serve)
-    serve.add_argument("--config", type=Path, metavar="FILE", help="YAML configuration")
-    serve.add_argument("--listen", metavar="ADDRESS", help="host:port or unix:/path")
-    serve.add_argument("--store", metavar="FOLDER", help="where modules are kept")
-    serve.add_argument(
-        "--upstreams", metavar="CHAIN", help="as in GOPROXY: https://a|https://b,https://c, off"
-    )
-    serve.add_argument(
-        "--sumdb", metavar="KEY", help='checksum database "name+hash+key [url]", or off'
-    )
-    serve.add_argument("--nosumdb", metavar="PATTERNS", help="as in GONOSUMDB")
-    serve.add_argument("--ca-file", metavar="FILE", help="certificate authorities to trust")
-    serve.add_argument("--node", metavar="NAME", help="goes out as X-Modhaven-Backend")
-    serve.add_argument("--workers", type=int, metavar="N", help="processes")
+    flags.add(serve)
     verify = commands.add_parser(
         "verify",
         help="verify the whole store again",
@@ -64,55 +70,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.set_defaults(run=_verify)
     verify.add_argument(
-        "--config", type=Path, metavar="FILE", required=True, help="YAML configuration"
+        "--config", type=Path, metavar="FILE", required=True, help="configuration file in YAML"
     )
-    check = commands.add_parser("check-config", help="check a configuration file and exit")
+    check = commands.add_parser(
+        "check-config",
+        help="check a configuration file",
+        description="Check a configuration file. Exit status 2, and a sentence that names the "
+        "key, when the server would not start with it.",
+    )
     check.set_defaults(run=_check_config)
-    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("file", type=Path, metavar="FILE", help="configuration file in YAML")
     pool.add(commands)
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return parser
 
 
-def _serve(options: argparse.Namespace) -> None:
-    from modhaven.store.disk import DiskStore  # noqa: PLC0415 - only needed here
-
-    def load() -> config.Config:
-        return _with_flags(
-            config.load(options.config) if options.config else config.Config(), options
-        )
-
-    loaded = load()
-    if not loaded.ca_file.is_file():
-        raise config.ConfigError(
-            f"ca_file {loaded.ca_file} does not exist; install ca-certificates or name another file"
-        )
-    # Opened once here, so that a store that cannot be written is a sentence, not a crash loop.
-    DiskStore(loaded.store.path, min_free_bytes=loaded.store.min_free_bytes)
+def _serve(given: argparse.Namespace) -> None:
+    loaded = flags.load(given)
+    startup.check(loaded)
     # prometheus-client decides when it is loaded whether the workers share their counters.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="modhaven-metrics-")
     from modhaven import serve  # noqa: PLC0415 - gunicorn is slow to load, and only needed here
 
-    if options.config is None:
+    if given.config is None:
         _print_line_to_set(loaded)
-    serve.run(load)
-
-
-def _with_flags(loaded: config.Config, options: argparse.Namespace) -> config.Config:
-    names = ("listen", "upstreams", "sumdb", "nosumdb", "node", "workers")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if options.ca_file is not None:
-        given["ca_file"] = str(Path(options.ca_file).absolute())
-    if options.store is not None:
-        given["store"] = {"path": str(Path(options.store).absolute())}
-    try:
-        flags = config.from_mapping(given)
-    except config.ConfigError as error:
-        raise config.ConfigError(f"--{error}") from None
-    values = {name: getattr(flags, name) for name in given}
-    if options.store is not None:
-        values["store"] = dataclasses.replace(loaded.store, path=flags.store.path)
-    return dataclasses.replace(loaded, **values)
+    serve.run(lambda: flags.load(given))
 
 
 def _print_line_to_set(loaded: config.Config) -> None:

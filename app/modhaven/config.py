@@ -51,6 +51,7 @@ __all__ = [
     "from_mapping",
     "known_keys",
     "load",
+    "read",
 ]
 
 PUBLIC_CHAIN = "https://goproxy.cn|https://goproxy.io|https://proxy.golang.org"
@@ -100,6 +101,11 @@ def system_ca_file() -> Path:
 
 def load(path: Path) -> Config:
     """Read the configuration file at ``path``; ConfigError when it cannot be read or is wrong."""
+    return from_mapping(read(path))
+
+
+def read(path: Path) -> object:
+    """Return the file at ``path`` as parsed YAML, unchecked; ConfigError when it is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -109,7 +115,7 @@ def load(path: Path) -> Config:
     except yaml.YAMLError as error:
         line = " ".join(str(error).split())
         raise ConfigError(f"{path} is not YAML: {line}") from None
-    return from_mapping({} if data is None else data)
+    return {} if data is None else data
 
 
 def from_mapping(data: object) -> Config:

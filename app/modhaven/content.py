@@ -19,6 +19,7 @@ LIMITS = {
     Kind.LATEST: 1 << 20,
     Kind.LIST: 16 << 20,
 }
+_MOST_BRACKETS = 200
 
 
 class RejectedError(ValueError):
@@ -39,9 +40,12 @@ def check(request: Request, body: bytes) -> None:
 
 
 def _info_version(body: bytes) -> str:
+    # What opens a thousand brackets is no .info, and would only exhaust the parser's stack.
+    if body.count(b"[") + body.count(b"{") > _MOST_BRACKETS:
+        raise RejectedError("gave .info that is not JSON")
     try:
         info = json.loads(body)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise RejectedError("gave .info that is not JSON") from None
     version = info.get("Version") if isinstance(info, dict) else None
     if not isinstance(version, str):

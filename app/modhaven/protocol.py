@@ -16,9 +16,13 @@ from modhaven import modpath, semver
 MAX_PATH = 2048
 # A file name has at most 255 bytes; the rest is for the suffixes the store adds.
 MAX_ELEMENT = 200
+# Each is a folder of the store. A thousand of them would exhaust the interpreter's recursion limit,
+# with which pathlib makes folders and os.walk reads them; no module is a tenth as deep as this.
+MAX_ELEMENTS = 100
 # Two forms of one resource would be two keys in every cache, and hide what is asked: an encoded
 # slash, backslash, dot, percent sign or control character is never needed.
 _HOSTILE_ESCAPE = re.compile(r"%(?:2[eEfF5]|5[cC]|[01][0-9a-fA-F]|7[fF]|(?![0-9a-fA-F]{2}))")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _QUERY_WORDS = frozenset({"latest", "upgrade", "patch"})
 _SUMDB = re.compile(
     r"(?P<name>[a-z0-9.-]+(?:/[A-Za-z0-9._~-]+)*?)"
@@ -86,6 +90,9 @@ def check_raw(raw: str) -> None:
     """Raise MalformedError when a request target, still percent-encoded, hides what it asks for."""
     if len(raw) > MAX_PATH:
         raise MalformedError(f"the path is longer than {MAX_PATH} bytes")
+    # urlsplit, which servers use, takes tabs and line ends out of what it is given: another path.
+    if _CONTROL.search(raw):
+        raise MalformedError("the path has a control character")
     if _HOSTILE_ESCAPE.search(raw.partition("?")[0]):
         raise MalformedError("the path has an encoded slash, dot, percent or control character")
 
@@ -127,11 +134,13 @@ def _check_form(path: str) -> None:
         raise MalformedError(f"the path is longer than {MAX_PATH} bytes")
     if not path.startswith("/"):
         raise MalformedError("the path must begin with a slash")
-    if any(ord(char) < 0x20 or char in "\x7f\\" for char in path):
+    if _CONTROL.search(path) or "\\" in path:
         raise MalformedError("the path has a control character or a backslash")
     elements = path[1:].split("/")
     if any(element in (".", "..") for element in elements):
         raise MalformedError("the path has a . or .. element")
+    if len(elements) > MAX_ELEMENTS:
+        raise MalformedError(f"the path has more than {MAX_ELEMENTS} elements")
     if any(len(element) > MAX_ELEMENT for element in elements):
         raise MalformedError(f"a path element is longer than {MAX_ELEMENT} bytes")
 

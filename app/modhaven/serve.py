@@ -190,6 +190,8 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "timeout": _WORKER_SILENCE_SECONDS,
             "keepalive": _KEEPALIVE_SECONDS,
             "umask": UMASK,
+            # By default a client on this host may set SCRIPT_NAME: another path, or a 500.
+            "forwarder_headers": "",
             "proc_name": "modhaven",
             "loglevel": "warning",
             "control_socket_disable": True,

@@ -90,6 +90,7 @@ class App:
                 # Gone or unreadable since it was found: say so while the status can still be said.
                 message = f"the store failed: {answer.file}: {error.strerror}"
                 answer = error_answer(503, message, [], request_id)
+                answer.headers.append(("Retry-After", "5"))
         start_response(
             f"{answer.status} {_REASONS[answer.status]}",
             [

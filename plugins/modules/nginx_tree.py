@@ -156,6 +156,8 @@ class Tree:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         (release / "nginx.conf").write_text(ENTRY)
+        # What the pool manager writes is no part of a release, but is included by a relative path.
+        (release / "modhaven.pool").symlink_to("../../modhaven.pool")
         return release
 
     def point_to(self, target: str) -> None:

@@ -38,7 +38,7 @@ def test_check_mode_shows_what_a_changed_variable_would_change_and_changes_nothi
 
 def test_check_mode_passes_before_the_app_is_upgraded() -> None:
     release = "/opt/modhaven/releases/next"
-    run = play("site.yml", LAB, "--check", "--diff", "-e", f"_backend_release_dir={release}")
+    run = play("site.yml", LAB, "--check", "--diff", "-e", f"_app_release_dir={release}")
     assert run.ok, run.output
     assert set(run.changed()) == set(cluster.names("backends"))
 

@@ -73,7 +73,7 @@ def copy_project() -> None:
     built = ROOT / "inventories/lab/.state/wheelhouse"
     subprocess.run(
         [
-            *(ROOT / "roles/backend/files/wheelhouse.sh", ROOT, built, "/usr/bin/python3"),
+            *(ROOT / "roles/app/files/wheelhouse.sh", ROOT, built, "/usr/bin/python3"),
             *("3.11", platform.machine()),
         ],
         check=True,

@@ -40,7 +40,7 @@ done
 inside() { chroot "$copy/root" /usr/bin/env -C "$project" "PATH=$project/.venv/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@"; }
 
 for variant in tests/lint/variants/*.yml; do
-    rm -rf "$copy/root/etc/nginx/modhaven"*
+    rm -rf "$copy/root/etc/nginx/modhaven"* "$copy/root/etc/modhaven/pool.yml"
     # -e: certificates and facts as the hosts would have them; no host is asked.
     inside ansible-playbook -i "$variant" tests/lint/publish.yml --tags publish >"$copy/log" 2>&1 ||
         { cat "$copy/log"; echo "tests/lint/nginx.sh: $variant cannot be published" >&2; exit 1; }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 
 import pytest
@@ -242,28 +241,3 @@ def test_what_an_upstream_is_for(
     (spec,) = parse_chain("a.b")
     spec = dataclasses.replace(spec, modules=modules, not_modules=not_modules)
     assert spec.is_for(module, private=private) is wanted
-
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
-
-
-def documented() -> dict[str, str]:
-    """The rows of the table: {key: default}."""
-    rows = re.findall(r"^\| `([^`]+)` \| (.+?) \| .+ \|$", DOCUMENT.read_text(), re.MULTILINE)
-    return dict(rows)
-
-
-def test_every_key_is_documented_and_nothing_else() -> None:
-    assert sorted(documented()) == sorted(config.known_keys())
-
-
-def test_documented_defaults_are_the_real_ones() -> None:
-    compared = 0
-    for key, default in documented().items():
-        value: object = Config()
-        for name in key.split("."):
-            value = getattr(value, name, None)
-        if isinstance(value, (bool, int, float)):
-            assert default == f"`{str(value).lower()}`", key
-            compared += 1
-    assert compared > 15

@@ -129,6 +129,7 @@ class Manager:
 
     def tick(self) -> None:
         """Look, decide, publish where that is due, and tell."""
+        began = time.time()
         self._read_config()
         self._read_drains()
         busy = self._connections()
@@ -146,7 +147,7 @@ class Manager:
             self._kept = made.kept
             log.warning("too few are ready: %s", "others are asked too" if made.kept else "no more")
         self._publisher.offer(made, self._config)
-        self._tell(made, seen)
+        self._tell(made, seen, began)
 
     def _usual_demand(self) -> Demand:
         # The watchdog may have ended the last manager in the middle of a surge.
@@ -187,13 +188,13 @@ class Manager:
             log.error("%s", text)
             self._problems[of] = text
 
-    def _tell(self, made: Plan, seen: Mapping[str, Seen]) -> None:
+    def _tell(self, made: Plan, seen: Mapping[str, Seen], began: float) -> None:
         problems = [*self._problems.values(), *filter(None, [self._publisher.error])]
         now, news = self._clock(), (made, self._drained, problems, self._publisher.published)
         if news == self._told and now - self._told_at < _TELL_SECONDS:
             return
         told = status.PoolStatus(
-            time=time.time(),
+            time=began,
             published=self._publisher.published,
             error="; ".join(problems),
             kept=made.kept,

@@ -50,7 +50,8 @@ class ServerStatus:
 class PoolStatus:
     """The pool on one edge, by the manager with process id ``pid``.
 
-    ``published``: nginx has what is told here, or takes it when it starts.
+    Nothing in it was looked at before ``time`` (seconds since the epoch). ``published``: nginx has
+    what is told here, or takes it when it starts.
     """
 
     time: float
