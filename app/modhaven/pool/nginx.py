@@ -43,7 +43,7 @@ def render(template: Path, plan: Plan, limits: Limits) -> str:
     try:
         text = template.read_text(encoding="utf-8")
         return environment.from_string(text).render(plan=plan, limits=limits)
-    except (OSError, jinja2.TemplateError) as error:
+    except Exception as error:  # a template may do anything
         raise NginxError(f"{template} cannot be rendered: {error}") from error
 
 

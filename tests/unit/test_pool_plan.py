@@ -1,0 +1,125 @@
+"""Who is asked, for every combination that decides it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.pools import servers
+
+from modhaven.pool import plan
+
+if TYPE_CHECKING:
+    from modhaven.pool.plan import Plan
+
+
+def make(
+    states: dict[str, str], *, drained: str = "", share: float = 0.7, promote: bool = False
+) -> Plan:
+    made = servers(*states)
+    by_name = dict(zip((one.name for one in made), states.values(), strict=True))
+    return plan.make(
+        made, by_name, drained=drained.split(), max_removed_share=share, promote=promote
+    )
+
+
+def asked(made: Plan) -> str:
+    return " ".join(place.server.name for place in made.places if place.asked)
+
+
+def reasons(made: Plan) -> dict[str, str]:
+    return {place.server.name: place.reason for place in made.places if place.reason}
+
+
+# States of a, b, c, …: u up, d down, j joining. Who is drained; the share; who is asked; kept.
+CASES = [
+    ("uuu", "", 0.7, "a b c", False),
+    ("duu", "", 0.7, "b c", False),
+    ("ddu", "", 0.7, "c", False),
+    # Two of three are 0.667.
+    ("ddu", "", 0.66, "a b c", True),
+    ("ddu", "", 0.67, "c", False),
+    # The share itself is allowed, also where it has no exact binary form.
+    ("du", "", 0.5, "b", False),
+    ("du", "", 0.49, "a b", True),
+    ("ddddddduuu", "", 0.7, "h i j", False),
+    ("dddddddduu", "", 0.7, "a b c d e f g h i j", True),
+    ("du", "", 0, "a b", True),
+    # All down is never a pool of nobody.
+    ("ddd", "", 0.99, "a b c", True),
+    ("d", "", 0.7, "a", True),
+    # Who joins is not in, does not count, and is not let in because others are down.
+    ("juu", "", 0.7, "b c", False),
+    ("jdu", "", 0.5, "c", False),
+    ("jjjjjddu", "", 0.66, "f g h", True),
+    ("jdd", "", 0.7, "b c", True),
+    # Nobody was ever ready: nginx finds out.
+    ("jjj", "", 0.7, "a b c", True),
+    ("j", "", 0.7, "a", True),
+    # A drained one is out whatever it is, and counts for no share.
+    ("uuu", "a", 0.7, "b c", False),
+    ("duu", "a", 0.7, "b c", False),
+    ("udu", "a", 0.5, "c", False),
+    ("uddu", "a", 0.5, "b c d", True),
+    ("uudddddddd", "a b", 0.7, "c d e f g h i j", True),
+    ("ud", "a", 0.7, "b", True),
+    ("uj", "a", 0.7, "b", True),
+    ("ujd", "a", 0.7, "c", True),
+    # All drained would be nobody.
+    ("uuu", "a b c", 0.7, "a b c", True),
+    ("ddd", "a b c", 0.7, "a b c", True),
+    # Somebody drained a backend that is not in this pool any more.
+    ("uu", "gone", 0.7, "a b", False),
+]
+
+
+@pytest.mark.parametrize(("letters", "drained", "share", "who", "kept"), CASES)
+def test_who_is_asked(letters: str, drained: str, share: float, who: str, *, kept: bool) -> None:
+    words = {"u": "up", "d": "down", "j": "joining"}
+    states = {chr(97 + number): words[letter] for number, letter in enumerate(letters)}
+    made = make(states, drained=drained, share=share)
+    assert (asked(made), made.kept) == (who, kept)
+
+
+def test_who_is_not_asked_has_its_reason() -> None:
+    made = make({"a": "down", "b": "joining", "c": "up", "d": "up"}, drained="d")
+    assert reasons(made) == {"a": "down", "b": "joining", "d": "drained"}
+
+
+def test_backups_stay_backups_until_they_are_promoted() -> None:
+    states = {"a": "up", "b+": "up", "c+": "down"}
+    quiet = make(states)
+    assert [place.server.backup for place in quiet.places] == [False, True, True]
+    busy = make(states, promote=True)
+    assert [place.server.backup for place in busy.places] == [False, False, False]
+    assert (asked(busy), busy.promoted, quiet.promoted) == ("a b", True, False)
+
+
+def test_a_backup_is_one_of_those_that_are_left() -> None:
+    assert asked(make({"a": "down", "b": "down", "c+": "up"})) == "c"
+
+
+@given(
+    seen=st.lists(
+        st.tuples(st.sampled_from(["up", "down", "joining"]), st.booleans()), min_size=1, max_size=9
+    ),
+    share=st.floats(min_value=0, max_value=0.99),
+    promote=st.booleans(),
+)
+def test_somebody_is_always_asked_and_never_too_few(
+    *, seen: list[tuple[str, bool]], share: float, promote: bool
+) -> None:
+    states = {f"b{number}": state for number, (state, _) in enumerate(seen)}
+    drained = [f"b{number}" for number, (_, out) in enumerate(seen) if out]
+    made = make(states, drained=" ".join(drained), share=share, promote=promote)
+    assert asked(made)
+    candidates = [name for name in states if name not in drained]
+    failed = [name for name in candidates if states[name] == "down"]
+    ready = [name for name in candidates if states[name] == "up"]
+    left_out = [name for name in failed if reasons(made).get(name) == "down"]
+    assert len(left_out) <= share * (len(failed) + len(ready)) + 1e-6
+    assert not set(ready) & reasons(made).keys()
+    if candidates:
+        assert set(drained) <= reasons(made).keys()
