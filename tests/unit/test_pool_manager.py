@@ -16,7 +16,7 @@ from modhaven.pool.manager import Manager, Paths
 from modhaven.pool.nginx import Nginx, NginxError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from modhaven.pool.settings import PoolConfig
@@ -86,7 +86,7 @@ class Edge:
 
 
 @pytest.fixture
-def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
+def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Edge:
     made = Edge(tmp_path)
     FakeBackends.states.clear()
 
@@ -102,6 +102,7 @@ def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
     monkeypatch.setattr(manager, "Backends", FakeBackends)
     monkeypatch.setattr(Nginx, "_check", check)
     monkeypatch.setattr(Nginx, "reload", reload)
+    (made.paths.nginx / "modhaven").mkdir(parents=True)
     manager.initial(made.paths)
     made.loads.clear()
     return made

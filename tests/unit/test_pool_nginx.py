@@ -101,9 +101,16 @@ def test_a_broken_template_is_an_error_that_names_it(tmp_path: Path, text: str |
         nginx.render(template, Plan(places=()), Limits())
 
 
-def test_without_a_running_nginx_the_file_waits_for_it(tmp_path: Path) -> None:
+def test_without_a_running_nginx_the_file_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Nginx, "_check", lambda _self, _text: None)
     server = Nginx(tmp_path, tmp_path / "nginx.pid")
     assert server.live() == ""
+    # Whoever includes the file for the first time reads it then.
+    assert not server.publish("upstream b {}\n")
+    assert not server.reload_is_due
+    (tmp_path / "modhaven").mkdir()
     for left_behind in (None, "", "\n", "rubbish"):
         if left_behind is not None:
             (tmp_path / "nginx.pid").write_text(left_behind)

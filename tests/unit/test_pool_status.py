@@ -43,7 +43,7 @@ ROWS = (
     ),
     status.of_server(
         Server(name="backend2", address="10.0.3.12", port=8443, weight=16),
-        ago(12, "down", error="503 the disk is full: 12 MB are free", error_at=NOW),
+        ago(12, "down", error="503 the disk is full: 12 MB free", error_at=NOW),
         asked=False,
         drain=None,
     ),
@@ -69,7 +69,7 @@ ROWS = (
 TABLE = """\
 backend   address          weight  state          for  in flight  last error
 backend1  10.0.3.11:8443        1  up             3 d         12  no answer within 0.8 s (2 h ago)
-backend2  10.0.3.12:8443       16  down          12 s          -  503 the disk is full: 12 MB are free
+backend2  10.0.3.12:8443       16  down          12 s          -  503 the disk is full: 12 MB free
 backend3  [fd00::13]:8443       1  drained        5 m          0  a new disk
 backend4  10.0.3.14:8443        1  joining        5 s          -  connection refused
 spare1    10.0.3.15:8443        1  up (backup)  100 s          0

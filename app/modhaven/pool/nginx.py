@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _CHECK_SECONDS = 10.0
 _RELOAD_SECONDS = 10.0
 _STATUS_SECONDS = 1.0
+_POLL_SECONDS = 0.02
 _ACTIVE = re.compile(rb"Active connections: (\d+)")
 _WAITING = re.compile(rb"Waiting: (\d+)")
 
@@ -54,6 +55,7 @@ class Nginx:
         """``root`` is /etc/nginx, ``pid_file`` what nginx itself writes."""
         self._root = root
         self._pid_file = pid_file
+        self._tree = root / "modhaven"
         self.file = root / "modhaven.pool" / "upstream.conf"
         # There while nginx may not have loaded the file: it did not run, or was starting, or the
         # manager ended between the two steps.
@@ -82,7 +84,8 @@ class Nginx:
         try:
             self._check(text)
             self._due.parent.mkdir(parents=True, exist_ok=True)
-            self._due.touch()
+            if self._tree.exists():
+                self._due.touch()
             files.replace(self.file, text, durable=True)
         except OSError as error:
             raise NginxError(f"the pool's file cannot be written: {error}") from error
@@ -115,14 +118,16 @@ class Nginx:
                     f"nginx started no new worker within {_RELOAD_SECONDS:g} s of its reload: "
                     "/var/log/nginx/error.log says why"
                 )
-            time.sleep(0.02)
+            time.sleep(_POLL_SECONDS)
+        # They accept connections for a moment longer, and ask whom they always asked.
+        while any(map(_accepts, before)) and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
         self._due.unlink(missing_ok=True)
         return True
 
     def _check(self, text: str) -> None:
         """Let nginx judge the live configuration with ``text`` in the place of the pool's file."""
-        entry, live = self._root / "nginx.conf", self._root / "modhaven"
-        if not live.exists():
+        if not self._tree.exists():
             # Before the first deployment of the edge there is nothing to judge it with.
             return
         # Includes are relative to the file that -c names: the same tree, seen from another folder.
@@ -132,7 +137,7 @@ class Nginx:
         link = stage / "modhaven"
         if not link.is_symlink():
             link.symlink_to("../modhaven")
-        files.replace(stage / "nginx.conf", entry.read_text(encoding="utf-8"))
+        files.replace(stage / "nginx.conf", (self._root / "nginx.conf").read_text(encoding="utf-8"))
         command = ("nginx", "-t", "-q", "-c", str(stage / "nginx.conf"))
         try:
             done = subprocess.run(  # noqa: S603 - fixed words
@@ -159,6 +164,15 @@ class Nginx:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             return set(Path(f"/proc/{main}/task/{main}/children").read_text().split())
         return set()
+
+
+def _accepts(worker: str) -> bool:
+    """Tell whether a worker takes new connections; nginx writes into its title when it does not."""
+    try:
+        title = Path(f"/proc/{worker}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return b"worker process" in title and b"shutting down" not in title
 
 
 def connections(address: tuple[str, int]) -> int | None:
