@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 _JITTER = 0.1
 # A bad answer after good ones, or a good one after bad ones, is looked into at once.
 _UNSETTLED_SHARE = 0.2
+# More would take most of a core; with a thousand backends the pause is a second, whatever is asked.
+_MOST_PROBES_A_SECOND = 1000
 # Sockets bound each wait, not their sum: an answer that trickles in, or a resolver that is silent.
 _LATE_TIMEOUTS = 2
 
@@ -78,7 +80,10 @@ class _Watched:
         self.health = Health(config.probe, seen)
         self.stopped = threading.Event()
         self._name = server.name
-        self._probe = config.probe
+        self._timeout = config.probe.timeout_seconds
+        self._pause = max(
+            config.probe.interval_seconds, len(config.servers) / _MOST_PROBES_A_SECOND
+        )
         self._prober = Prober(server, config.tls, config.probe.timeout_seconds)
         self._on_change = on_change
         self._thread = threading.Thread(target=self._run, name=f"probe {server.name}", daemon=True)
@@ -92,7 +97,7 @@ class _Watched:
 
     def judge_late(self, now: float) -> None:
         """Count a probe that does not end as a bad answer; again for each such time it takes."""
-        begun, bound = self._begun, _LATE_TIMEOUTS * self._probe.timeout_seconds
+        begun, bound = self._begun, _LATE_TIMEOUTS * self._timeout
         if begun is not None and now - max(begun, self._late_at) > bound:
             self._late_at = now
             late = f"no whole answer within {bound:g} s"
@@ -100,7 +105,7 @@ class _Watched:
 
     def _run(self) -> None:
         # Not all at once: neither at the start nor, with the jitter below, later.
-        wait = self._probe.interval_seconds * random.random()  # noqa: S311 - only spreads
+        wait = self._pause * random.random()  # noqa: S311 - only spreads
         while not self.stopped.wait(wait):
             begun = time.monotonic()
             self._begun = begun
@@ -109,7 +114,7 @@ class _Watched:
             self._note(answer)
             share = 1.0 if self.health.settled else _UNSETTLED_SHARE
             spread = 1 + _JITTER * (2 * random.random() - 1)  # noqa: S311 - only spreads
-            due = begun + self._probe.interval_seconds * share * spread
+            due = begun + self._pause * share * spread
             wait = max(0.0, due - time.monotonic())
         self._prober.close()
 

@@ -1,0 +1,148 @@
+"""One probe of one backend: what it says, and how long it may take."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.conftest import FakeUpstream, Reply
+
+from modhaven.pool.probe import Prober
+from modhaven.pool.settings import TLS, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import Protocol
+
+    Serve = Callable[[Callable[[socket.socket], None]], str]
+
+    class MakeProber(Protocol):
+        def __call__(self, name: str, *, seconds: float = ..., tls: TLS | None = ...) -> Prober: ...
+
+
+STATUS = b"Active connections: 5 \nReading: 0 Writing: 3 Waiting: 2 \n"
+
+
+@pytest.fixture
+def prober() -> Iterator[MakeProber]:
+    made = []
+
+    def make(name: str, *, seconds: float = 1.0, tls: TLS | None = None) -> Prober:
+        address, _, port = name.rpartition(":")
+        made.append(Prober(Server(name="b", address=address, port=int(port)), tls, seconds))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def raw() -> Iterator[Serve]:
+    """Serve each connection with a function; the address is returned."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve(work: Callable[[socket.socket], None]) -> str:
+            def run() -> None:
+                while True:
+                    try:
+                        connection, _ = listener.accept()
+                    except OSError:
+                        return
+                    with connection:
+                        connection.recv(4096)
+                        work(connection)
+
+            threading.Thread(target=run, daemon=True).start()
+            return f"127.0.0.1:{listener.getsockname()[1]}"
+
+        yield serve
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_ready_and_busy(prober: MakeProber, fake: FakeUpstream) -> None:
+    fake.script("readyz", Reply(body=b"ready\n"))
+    fake.script("-/status", Reply(body=STATUS))
+    before = time.time()
+    asked = prober(fake.name)
+    answer = asked.ask()
+    assert (answer.error, answer.in_flight) == ("", 2)
+    assert before <= answer.in_flight_at <= time.time()
+    # Asked again at once: whether it is ready; how busy it is, less often.
+    assert asked.ask() == answer
+    assert fake.counts == {"readyz": 2, "-/status": 1}
+
+
+def test_who_does_not_say_how_busy_it_is_is_ready_all_the_same(
+    prober: MakeProber, fake: FakeUpstream
+) -> None:
+    fake.script("readyz", Reply())
+    answer = prober(fake.name).ask()
+    assert (answer.error, answer.in_flight) == ("", None)
+
+
+def test_who_is_not_ready_still_says_how_busy_it_is(prober: MakeProber, fake: FakeUpstream) -> None:
+    fake.script("readyz", Reply(status=503, body=b"draining\x1b[2J\nmore\n"))
+    fake.script("-/status", Reply(body=STATUS))
+    answer = prober(fake.name).ask()
+    # What it says goes to terminals.
+    assert (answer.error, answer.in_flight) == ("503 draining[2J", 2)
+
+
+def test_a_long_answer_is_cut_and_not_waited_for(prober: MakeProber, fake: FakeUpstream) -> None:
+    fake.script("readyz", Reply(status=500, body=b"x" * 5_000_000))
+    answer = prober(fake.name).ask()
+    assert answer.error == f"500 {'x' * 120}"
+
+
+def test_an_answer_that_does_not_come(prober: MakeProber, fake: FakeUpstream) -> None:
+    fake.script("readyz", Reply(hang=True))
+    begun = time.monotonic()
+    assert prober(fake.name, seconds=0.3).ask().error == "no answer within 0.3 s"
+    assert time.monotonic() - begun < 1.5
+
+
+def test_nobody_listens(prober: MakeProber, refused_url: str) -> None:
+    answer = prober(refused_url.removeprefix("http://")).ask()
+    assert answer.error == "connection refused"
+    assert answer.in_flight is None
+    assert answer.in_flight_at > 0
+
+
+def test_a_name_that_is_none(prober: MakeProber) -> None:
+    assert prober("nowhere.invalid:80").ask().error == "its address cannot be resolved"
+
+
+def test_an_idle_connection_that_it_closed_says_nothing_about_it(
+    prober: MakeProber,
+    raw: Serve,
+) -> None:
+    def once(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    asked = prober(raw(once))
+    for _ in range(3):
+        assert asked.ask().error == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"", "closed the connection without an answer"),
+        (b"SSH-2.0-OpenSSH\r\n", "failed: BadStatusLine"),
+    ],
+)
+def test_what_is_no_answer(prober: MakeProber, raw: Serve, answer: bytes, error: str) -> None:
+    assert prober(raw(lambda connection: connection.sendall(answer))).ask().error == error
+
+
+def test_certificates_that_are_not_there_are_named(
+    prober: MakeProber, fake: FakeUpstream, tmp_path: Path
+) -> None:
+    missing = tmp_path / "ca.crt"
+    tls = TLS(ca_file=missing, certificate_file=missing, key_file=missing, name="b")
+    assert prober(fake.name, tls=tls).ask().error.startswith("no such file or directory")
