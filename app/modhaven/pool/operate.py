@@ -91,7 +91,7 @@ def undrain(options: argparse.Namespace, paths: Paths) -> int:
         server = _server(told, name)
         why = f" ({server.error})" if server.error else ""
         return failed(f"{name} is not asked after {options.wait:g} s: it is {server.state}{why}")
-    say(f"{name} is asked again")
+    say(f"{name} is asked{' again' if removed else ''}")
     return 0
 
 
