@@ -1,0 +1,108 @@
+"""Operations on a live cluster that nobody notices: update, rollback, draining by playbook."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.e2e import cluster, origin
+from tests.e2e.playbook import play
+from tests.lab import faults, remote
+from tests.lab.inventory import lab
+from tests.lab.load_client import load_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.e2e.conftest import Say
+
+LAB = "inventories/lab"
+RATE = 20
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(autouse=True)
+def _whole() -> Iterator[None]:
+    cluster.wait_until_whole()
+    yield
+    cluster.wait_until_whole()
+
+
+def pool_states(edge: str) -> dict[str, str]:
+    told = json.loads(remote.run(edge, "cat", "/run/modhaven-pool/status.json").stdout)
+    return {server["name"]: server["state"] for server in told["servers"]}
+
+
+def under_load(playbook: str, seconds: int, say: Say, *arguments: str) -> dict[str, Any]:
+    """Run a playbook while a client loads files that need a backend; nothing may fail."""
+    files = origin.files()
+    cluster.forget_edge_caches()
+    plan = cluster.load_plan(files, rate=RATE) | {"seconds": seconds}
+    began = time.monotonic()
+    with load_from(cluster.client(), plan) as load:
+        run = play(playbook, LAB, *arguments)
+        took = time.monotonic() - began
+        result = load.result()
+    say(f"{playbook} in {took:.0f} s: {cluster.figures(result)}")
+    assert run.ok, run.output
+    assert took < seconds, "the load ended before the playbook did: nothing was proven of its end"
+    assert result["failed"] == 0, result["failures"]
+    return result
+
+
+def releases(host: str) -> list[str]:
+    return remote.run(host, "ls", "-1t", "/opt/modhaven/releases").stdout.split()
+
+
+def current(host: str) -> str:
+    return remote.run(host, "readlink", "/opt/modhaven/current").stdout.strip()
+
+
+def test_an_update_one_node_at_a_time_fails_no_request(say: Say) -> None:
+    # Another value of something that every node is told.
+    under_load("playbooks/update.yml", 240, say, "-e", "modhaven_mutable_seconds=61")
+    for edge in cluster.names("edges"):
+        assert set(pool_states(edge).values()) == {"up"}
+        assert remote.run(edge, "test", "-e", "/etc/modhaven/vip-stay-out", check=False).returncode
+    for name in cluster.names("backends"):
+        assert "mutable_seconds: 61" in remote.run(name, "cat", "/etc/modhaven/modhaven.yml").stdout
+    assert len(cluster.vip_holders()) == 1
+    assert play("playbooks/update.yml", LAB).ok
+
+
+def test_a_rollback_takes_less_than_a_minute_and_fails_no_request(say: Say) -> None:
+    backends = cluster.names("backends")
+    now = {name: current(name) for name in backends}
+    for name in backends:
+        # Another release, though of the same program.
+        remote.run(name, "cp", "-a", now[name], f"{now[name]}-before")
+    try:
+        began = time.monotonic()
+        under_load("playbooks/rollback.yml", 58, say)
+        assert {current(name) for name in backends} == {f"{now[n]}-before" for n in backends}
+        say(f"rollback of {len(backends)} backends: {time.monotonic() - began:.0f} s with the load")
+    finally:
+        assert play("site.yml", LAB, "--limit", "backends").ok
+        for name in backends:
+            remote.run(name, "rm", "-rf", f"{now[name]}-before")
+    assert {name: current(name) for name in backends} == now
+
+
+def test_a_backend_is_drained_and_undrained_by_playbook_with_an_edge_dead() -> None:
+    alive, dead = cluster.names("edges")
+    with faults.host_stopped(dead):
+        drained = play("playbooks/drain.yml", LAB, "-e", "node=backend2")
+        assert drained.ok, drained.output
+        assert pool_states(alive)["backend2"] == "drained"
+        undrained = play("playbooks/undrain.yml", LAB, "-e", "node=backend2")
+        assert undrained.ok, undrained.output
+        assert pool_states(alive)["backend2"] == "up"
+
+
+def test_a_name_that_is_no_backend_is_one_sentence() -> None:
+    run = play("playbooks/drain.yml", LAB, "-e", "node=backend9")
+    assert not run.ok
+    assert "Name a backend of the inventory: -e node=NAME, one of backend1, backend2" in run.output
+    assert lab().group("backends")
