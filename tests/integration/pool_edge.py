@@ -20,7 +20,7 @@ from tests import nginx
 from tests.conftest import ROOT, free_port, wait_for_port
 
 from modhaven.pool import status
-from modhaven.pool.manager import Paths
+from modhaven.pool.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,9 @@ from modhaven.checks import ConfigError
 from modhaven.pool import manager, status
 from modhaven.pool.drains import Drains
 from modhaven.pool.health import Seen
-from modhaven.pool.manager import Manager, Paths
+from modhaven.pool.manager import Manager
 from modhaven.pool.nginx import Nginx, NginxError
+from modhaven.pool.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,6 +88,8 @@ class Edge:
 
 @pytest.fixture
 def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Edge:
+    # Tests of `modhaven serve` leave it; the pool manager is one process.
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
     made = Edge(tmp_path)
     FakeBackends.states.clear()
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modhaven.checks import ConfigError
-from modhaven.pool import manager, nginx, operate, settings
-from modhaven.pool.manager import Paths
+from modhaven.pool import nginx, operate, settings
+from modhaven.pool.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,6 +89,9 @@ def _run_command(
 
 
 def _render(_options: argparse.Namespace, paths: Paths) -> int:
+    # It loads prometheus-client, which decides then whether the workers of `serve` share counters.
+    from modhaven.pool import manager  # noqa: PLC0415 - as above
+
     new = manager.initial(paths)
     operate.say("the pool has all backends now" if new else "nginx has a pool already")
     return 0
@@ -100,6 +103,8 @@ def _check(options: argparse.Namespace, _paths: Paths) -> int:
 
 
 def _run(options: argparse.Namespace, paths: Paths) -> int:
+    from modhaven.pool import manager  # noqa: PLC0415 - as above
+
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     address = ("127.0.0.1", options.nginx_status)
     paths.status.parent.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-from dataclasses import dataclass, fields
-from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -21,8 +19,8 @@ from modhaven.pool.surge import Demand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Self
 
+    from modhaven.pool.paths import Paths
     from modhaven.pool.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -31,27 +29,6 @@ _TICK_SECONDS = 0.25
 _TELL_SECONDS = 1.0
 # As upstream.conf.j2 writes them: "server …;  # backend1", with ": reason" where it is not asked.
 _LISTED = re.compile(r"^\s*server [^#]*;  # (?P<name>[^\s:]+)(?P<out>:)?", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paths:
-    """Where everything is; the defaults are a deployed edge's."""
-
-    config: Path = Path("/etc/modhaven/pool.yml")
-    template: Path = Path("/etc/modhaven/upstream.conf.j2")
-    nginx: Path = Path("/etc/nginx")
-    nginx_pid: Path = Path("/run/nginx.pid")
-    drained: Path = Path("/var/lib/modhaven-pool/drained")
-    status: Path = Path("/run/modhaven-pool/status.json")
-    metrics: Path = Path("/run/modhaven-pool/metrics.prom")
-
-    @classmethod
-    def below(cls, root: Path) -> Self:
-        """Return the same places below another root than /."""
-        places = cls()
-        return cls(
-            **{one.name: root / getattr(places, one.name).relative_to("/") for one in fields(cls)}
-        )
 
 
 def initial(paths: Paths) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from modhaven.pool.manager import Paths
+    from modhaven.pool.paths import Paths
     from modhaven.pool.status import PoolStatus, ServerStatus
 
 _POLL_SECONDS = 0.2
