@@ -311,6 +311,19 @@ def test_a_pool_that_nginx_cannot_load_is_put_back(
     assert "changed" not in server.live()
 
 
+def test_nginx_judges_the_new_file_and_not_the_one_in_place(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge.start("b1")
+    edge.stop_daemon()
+    monkeypatch.setenv("PATH", f"{edge.command.parent}:/usr/bin:/bin")
+    server = Nginx(edge.paths.nginx, edge.paths.nginx_pid)
+    before, workers = server.live(), edge.workers()
+    with pytest.raises(nginx.NginxError, match=r'unknown directive "bogus".*upstream\.conf:'):
+        server.publish(before.replace("least_conn;", "bogus;"))
+    assert (server.live(), edge.workers(), server.reload_is_due) == (before, workers, False)
+
+
 def test_without_nginx_the_pool_waits_for_it(edge: Edge) -> None:
     edge.start("b1", "b2")
     edge.stop_nginx()
