@@ -77,6 +77,7 @@ class Origin:
         self.private: set[str] = set()
         self.hang: set[str] = set()
         self.statuses: dict[str, int] = {}
+        self._once: dict[str, int] = {}
         # ("GET", path), ("ls-refs", path), ("fetch", path), in order.
         self.asked: list[tuple[str, str]] = []
         self.authorized: list[str] = []
@@ -121,6 +122,10 @@ class Origin:
         """Make the repository that ``https://host/<path>`` is."""
         return Repository(self.root / path)
 
+    def fail_once(self, start: str, status: int) -> None:
+        """Answer the next request below ``start`` with ``status``."""
+        self._once[start] = status
+
     def count(self, what: str, path: str = "") -> int:
         return sum(kind == what and path in at for kind, at in self.asked)
 
@@ -137,8 +142,9 @@ class Origin:
             self._released.wait(60)
             request.close_connection = True
             return
-        for start, status in self.statuses.items():
-            if f"{host}/{path}".startswith(start):
+        for statuses in (self._once, self.statuses):
+            for start in [start for start in statuses if f"{host}/{path}".startswith(start)]:
+                status = statuses.pop(start) if statuses is self._once else statuses[start]
                 self._reply(request, status, b"no\n")
                 return
         if "Authorization" in request.headers:
