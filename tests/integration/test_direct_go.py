@@ -1,4 +1,4 @@
-"""``direct`` through a real ``modhaven serve``: the real go command, git, and a git host over TLS."""
+"""``direct`` through a real ``modhaven serve``: the go command, git, and a git host over TLS."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def go_itself(corp: Corp, folder: Path, *arguments: str) -> dict[str, Any]:
             "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "http.proxyAuthMethod",
             "GIT_CONFIG_VALUE_0": "basic",
         },
-        check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60,
+        check=True, capture_output=True, timeout=60,
     )  # fmt: skip
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -382,7 +382,7 @@ def test_a_killed_server_leaves_no_process_and_its_folders_are_removed(
 
 
 def children(server: Server) -> list[int]:
-    """Processes, alive or not reaped, whose environment or working folder is the server's store."""
+    """Processes whose environment names the server's store: go commands, git, their guards."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
