@@ -72,8 +72,9 @@ FAILURES = [
      ' repo root "file:///etc": file scheme disallowed'), "file scheme disallowed"),
     (f"{H}/new@v1.0.0 requires go >= 1.99 (running go 1.27.3; GOTOOLCHAIN=local)",
      "requires go >= 1.99"),
-    ((f"module {H}/user: git ls-remote -q --end-of-options https://joe:pw@{H}/x.git in {CLONE}: exit"
-     f" status 128:\n\tfatal: unable to access 'https://joe:pw@{H}/x.git/': Proxy CONNECT aborted"),
+    ((f"module {H}/user: git ls-remote -q --end-of-options https://joe:pw@{H}/x.git in {CLONE}:"
+     f" exit status 128:\n\tfatal: unable to access 'https://joe:pw@{H}/x.git/': Proxy CONNECT"
+     " aborted"),
      f"unable to access 'https://{H}/x.git/': Proxy CONNECT aborted"),
     (f"module {H}/big: git fetch -f origin in {CLONE}: signal: file size limit exceeded",
      "larger than direct.cache_max_bytes"),
@@ -120,8 +121,8 @@ PINGS = [
      "not the one in direct.known_hosts_file", False),
     ("git@127.0.0.1: Permission denied (publickey).\nfatal: Could not read from remote repository.",
      "SSH refused the key", False),
-    (("fatal: '/team/none' does not appear to be a git repository\nfatal: Could not read from remote"
-     " repository."), "'/team/none' does not appear to be a git repository", True),
+    (("fatal: '/team/none' does not appear to be a git repository\nfatal: Could not read from"
+     " remote repository."), "'/team/none' does not appear to be a git repository", True),
     (f"fatal: could not read Username for 'https://{H}': terminal prompts disabled",
      f"{H} demands a login", True),
     (f"fatal: unable to access 'https://{H}/x/': Could not resolve host: {H}",
