@@ -15,6 +15,7 @@ from modhaven import config
 GIVEN: dict[str, Any] = {
     "ansible_managed": "managed",
     "inventory_hostname": "backend1",
+    "_backend_direct": False,
     "_backend_peers": [{"name": "backend2", "url": "https://192.0.2.2:8443"}],
     "_modhaven_pki_dir": "/etc/modhaven/pki",
     "modhaven_mtls": True,
