@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# RFC 1123, one label or several: the name goes into netrc, ssh's arguments and a file name.
-HOST_NAME = re.compile(r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)(\.(?!-)[a-zA-Z0-9-]{1,63}(?<!-))*")
+# RFC 1123, one label or several, in lower case: it goes into netrc, ssh's files and a file name.
+HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 # OpenSSH's format of private keys (PROTOCOL.key): the cipher's name follows this magic.
 OPENSSH_KEY = b"openssh-key-v1\0"
-GOVCS = re.compile(r"[^\s,:|]+:(off|all|[a-z0-9]+(\|[a-z0-9]+)*)")
+_SYSTEMS = "(git|hg|svn|bzr|fossil)"
+GOVCS = re.compile(rf"[^\s,:|]+:(off|all|{_SYSTEMS}(\|{_SYSTEMS})*)")
 FIELDS = {
     "backend_direct_https": ("host", "user", "password"),
     "backend_direct_ssh": ("host", "key", "host_key"),
@@ -45,7 +46,10 @@ def _has_passphrase(key: str) -> bool:
 
 
 def _names_host(host_key: str, host: str) -> bool:
-    """Whether each line is one of known_hosts (sshd(8)) and one is for `host`, or hashed."""
+    """Whether each line is one of known_hosts (sshd(8)) and one is for `host`, or hashed.
+
+    A host with a port of its own is `[host]:port` there.
+    """
     lines = [line.split() for line in host_key.splitlines() if line.strip()]
     lines = [words for words in lines if not words[0].startswith("#")]
     names = [name for words in lines for name in words[0].split(",")]
@@ -83,10 +87,18 @@ def _ssh_problems(entry: Mapping[str, Any]) -> list[str]:
             f"The 'key' of {host} in 'backend_direct_ssh' has a passphrase,"
             " which nobody could type: make a key without one for modhaven."
         )
-    if not _names_host(str(entry["host_key"]), host):
+    port = str(entry.get("port", 22))
+    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         problems.append(
-            f"The 'host_key' of {host} in 'backend_direct_ssh' is no known_hosts line of that host:"
-            f" give what 'ssh-keyscan {host}' prints, once you have compared it."
+            f"The 'port' of {host} in 'backend_direct_ssh' is {port!r}:"
+            " give a number from 1 to 65535."
+        )
+        return problems
+    known, option = (host, "") if int(port) == 22 else (f"[{host}]:{port}", f"-p {port} ")
+    if not _names_host(str(entry["host_key"]), known):
+        problems.append(
+            f"The 'host_key' of {host} in 'backend_direct_ssh' is no known_hosts line of {known}:"
+            f" give what 'ssh-keyscan {option}{host}' prints, once you have compared it."
         )
     return problems
 
@@ -98,7 +110,7 @@ def _entry_problems(variable: str, entry: object) -> list[str]:
     host = str(entry.get("host") or "")
     if not HOST_NAME.fullmatch(host):
         sentence = f"'{variable}' has the 'host' {host!r}, which is no host name:"
-        return [f"{sentence} give the git server's name without scheme, port and path."]
+        return [f"{sentence} give the git server's name in lower case, no scheme, port or path."]
     missing = [field for field in fields if not str(entry.get(field) or "").strip()]
     if missing:
         return [f"'{variable}' has no '{field}' for {host}: add it there." for field in missing]
@@ -107,13 +119,13 @@ def _entry_problems(variable: str, entry: object) -> list[str]:
 
 def _number_problems(variables: Mapping[str, Any]) -> list[str]:
     return [
-        f"'{variable}' is {value!r}: give a whole number, {least} at least."
-        for variable, least in (
-            ("backend_direct_processes", 1),
-            ("backend_direct_cache_max_bytes", 1_000_000),
+        f"'{variable}' is {value!r}: give a whole number from {least} to {most}."
+        for variable, least, most in (
+            ("backend_direct_processes", 1, 64),
+            ("backend_direct_cache_max_bytes", 1 << 20, 1 << 60),
         )
         for value in (variables.get(variable, least),)
-        if not re.fullmatch("[0-9]{1,18}", str(value)) or int(value) < least
+        if not re.fullmatch("[0-9]{1,19}", str(value)) or not least <= int(value) <= most
     ]
 
 

@@ -297,7 +297,9 @@ def test_new_credentials_are_written_without_being_shown_and_taken_without_a_res
 
 @pytest.mark.usefixtures("deployed_with_wrong_credentials")
 @pytest.mark.parametrize(
-    ("module", "why"), [(GREET, "401"), (LEDGER, "Permission denied")], ids=["https", "ssh"]
+    ("module", "why"),
+    [(GREET, "refused the login"), (LEDGER, "refused the key")],
+    ids=["https", "ssh"],
 )
 def test_wrong_credentials_are_told_to_the_go_user_without_a_secret(module: str, why: str) -> None:
     run = golang.download(cluster.client(), f"{module}@v1.0.0")

@@ -176,7 +176,7 @@ def expected_direct(backend: str, go: str) -> dict[str, object]:
     folder = "/etc/modhaven/direct"
     ssh = [
         {key: entry.get(key, "git") for key in ("host", "user")}
-        | {"key_file": f"{folder}/{entry['host']}.key"}
+        | {"port": entry.get("port", 22), "key_file": f"{folder}/{entry['host']}.key"}
         for entry in own["backend_direct_ssh"]
     ]
     return {

@@ -94,6 +94,8 @@ def test_nothing_said_is_right() -> None:
         {"host_key": f"{HOST},192.0.2.9 {PUBLIC}"},
         {"host_key": f"# {HOST}:22 SSH-2.0\n{HOST} {PUBLIC}\nother {PUBLIC} by hand\n"},
         {"host_key": f"|1|c2FsdA==|aGFzaA== {PUBLIC}"},
+        {"port": 2222, "host_key": f"[{HOST}]:2222 {PUBLIC}"},
+        {"port": "22"},
     ],
 )
 def test_a_right_entry_of_ssh(changes: dict[str, str]) -> None:
@@ -117,7 +119,7 @@ def test_a_missing_field_is_named_with_its_variable_and_host(
 
 @pytest.mark.parametrize("variable", ["backend_direct_https", "backend_direct_ssh"])
 @pytest.mark.parametrize(
-    "host", ["", None, f"https://{HOST}", f"{HOST}:22", f"{HOST}/team", "a b", "-o"]
+    "host", ["", None, f"https://{HOST}", f"{HOST}:22", f"{HOST}/team", "a b", "-o", HOST.upper()]
 )
 def test_a_host_that_is_no_name(variable: str, host: object) -> None:
     problem = the_problem(**{variable: [HTTPS | SSH | {"host": host}]})
@@ -188,6 +190,16 @@ def test_a_host_key_that_is_not_the_hosts(host_key: str) -> None:
     assert f"'ssh-keyscan {HOST}' prints" in problem
 
 
+def test_the_host_key_of_a_port_is_asked_for_with_it() -> None:
+    problem = the_problem(backend_direct_ssh=[SSH | {"port": 2222}])
+    assert f"'ssh-keyscan -p 2222 {HOST}' prints" in problem
+
+
+@pytest.mark.parametrize("port", [0, 65536, -1, "ssh", None, True, []])
+def test_a_port_that_is_none(port: object) -> None:
+    assert "The 'port' of " in the_problem(backend_direct_ssh=[SSH | {"port": port}])
+
+
 @pytest.mark.parametrize("user", ["-oProxyCommand=x", "git@x", "a b", "é"])
 def test_a_user_that_is_none(user: str) -> None:
     assert "is no user name" in the_problem(backend_direct_ssh=[SSH | {"user": user}])
@@ -198,13 +210,15 @@ def test_a_right_vcs(vcs: str) -> None:
     assert problems(backend_direct_vcs=vcs) == []
 
 
-@pytest.mark.parametrize("vcs", ["", "git", "*:", "*:git|", ":git", "*:git,,", None, ["*:git"]])
+@pytest.mark.parametrize(
+    "vcs", ["", "git", "*:", "*:git|", ":git", "*:git,,", "*:cvs", None, ["*:git"]]
+)
 def test_a_wrong_vcs(vcs: object) -> None:
     assert the_problem(backend_direct_vcs=vcs).startswith("'backend_direct_vcs' is ")
 
 
 @pytest.mark.parametrize("variable", ["backend_direct_processes", "backend_direct_cache_max_bytes"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, "many", None, True, []])
+@pytest.mark.parametrize("value", [0, -1, 1.5, 1 << 61, "many", None, True, []])
 def test_a_wrong_number(variable: str, value: object) -> None:
     assert the_problem(**{variable: value}).startswith(f"'{variable}' is ")
 
