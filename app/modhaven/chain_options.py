@@ -49,6 +49,10 @@ OPTIONS: Mapping[str, Check] = {
     "health_check": checks.flag,
     "tier": checks.text("primary|fallback", "primary or fallback"),
 }
+# What has a meaning for ``direct``: its own credentials and the rest are in the section direct.
+_OF_DIRECT = frozenset(
+    {"name", "falls_through", "total_seconds", "proxy", "ca_file", "modules", "not_modules", "tier"}
+)
 
 
 def upstreams(value: object) -> tuple[UpstreamSpec, ...]:
@@ -92,12 +96,21 @@ def _upstream(entry: object) -> UpstreamSpec:
         )
     except ValueError as error:
         raise ValueError(f"url {error}") from None
-    if spec.is_off:
-        raise ValueError("url off has no place in a list; write upstreams: off, or end the list")
-    if not spec.url.startswith("https:") and "certificate_file" in options:
-        raise ValueError("certificate_file needs an https:// url")
+    _check_together(spec, options)
     options["fallback"] = options.pop("tier", "primary") == "fallback"
     return dataclasses.replace(spec, **options)
+
+
+def _check_together(spec: UpstreamSpec, options: Mapping[str, Any]) -> None:
+    """Raise ValueError where ``options`` do not fit the URL."""
+    if spec.is_off:
+        raise ValueError("url off has no place in a list; write upstreams: off, or end the list")
+    if spec.is_direct and (without := sorted(options.keys() - _OF_DIRECT)):
+        raise ValueError(
+            f"{without[0]} has no meaning for direct; it may have {', '.join(sorted(_OF_DIRECT))}"
+        )
+    if not spec.url.startswith("https:") and "certificate_file" in options:
+        raise ValueError("certificate_file needs an https:// url")
 
 
 def _all() -> str:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modhaven import __version__, config
+from modhaven import __version__, config, direct_env
 from modhaven.store.base import StoreError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--listen", metavar="ADDRESS", help="host:port or unix:/path")
     serve.add_argument("--store", metavar="FOLDER", help="where modules are kept")
     serve.add_argument(
-        "--upstreams", metavar="CHAIN", help="as in GOPROXY: https://a|https://b,https://c, off"
+        "--upstreams", metavar="CHAIN", help="as in GOPROXY: https://a|https://b,direct, off"
     )
     serve.add_argument(
         "--sumdb", metavar="KEY", help='checksum database "name+hash+key [url]", or off'
@@ -83,6 +83,8 @@ def _serve(options: argparse.Namespace) -> None:
         raise config.ConfigError(
             f"ca_file {loaded.ca_file} does not exist; install ca-certificates or name another file"
         )
+    if any(spec.is_direct for spec in loaded.upstreams):
+        direct_env.check_commands(loaded.direct)
     from modhaven import serve  # noqa: PLC0415 - gunicorn is slow to load, and only needed here
     from modhaven.store.disk import DiskStore  # noqa: PLC0415
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from modhaven import chain_options, checks
+from modhaven import chain_options, checks, direct_options
 from modhaven.chain_spec import UpstreamSpec, make_spec, parse_chain
 from modhaven.checks import ConfigError
 from modhaven.settings import (
     BreakerConfig,
+    DirectConfig,
     Freshness,
     Hedge,
     Peer,
@@ -39,6 +40,7 @@ __all__ = [
     "BreakerConfig",
     "Config",
     "ConfigError",
+    "DirectConfig",
     "Freshness",
     "Hedge",
     "Peer",
@@ -68,6 +70,7 @@ class Config:
     upstream_retries: int = 2
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     hedge: Hedge = field(default_factory=Hedge)
+    direct: DirectConfig = field(default_factory=DirectConfig)
     private: str = ""
     request_deadline_seconds: float = 300.0
     peers: tuple[Peer, ...] = ()
@@ -121,6 +124,7 @@ def from_mapping(data: object) -> Config:
         "upstream_timeouts": Timeouts,
         "breaker": BreakerConfig,
         "hedge": Hedge,
+        "direct": DirectConfig,
         "freshness": Freshness,
         "peer_tls": PeerTLS,
     }
@@ -141,13 +145,15 @@ def from_mapping(data: object) -> Config:
 
 def known_keys() -> list[str]:
     """Return every key there is: ``node``, ``store.path``, ``upstreams[].name``."""
-    lists = {"upstreams": chain_options.OPTIONS, "peers": dict.fromkeys(("name", "url"))}
+    lists = {
+        "upstreams": chain_options.OPTIONS,
+        "peers": dict.fromkeys(("name", "url")),
+        "direct.ssh": direct_options.SSH,
+    }
     names: list[str] = []
     for key in _KEYS:
-        if key in _SECTIONS:
-            names += [f"{key}.{name}" for name in _SECTIONS[key]]
-        else:
-            names += [key, *(f"{key}[].{name}" for name in lists.get(key, ()))]
+        for name in [f"{key}.{name}" for name in _SECTIONS[key]] if key in _SECTIONS else [key]:
+            names += [name, *(f"{name}[].{option}" for option in lists.get(name, ()))]
     return names
 
 
@@ -181,6 +187,8 @@ def _peers(value: object) -> tuple[Peer, ...]:
         if not isinstance(entry, dict) or entry.keys() != {"name", "url"}:
             raise ValueError(f"entry {number + 1} must have a name and a url, nothing else")
         spec = make_spec(str(entry["url"]), falls_through=True, name=str(entry["name"]))
+        if spec.is_off or spec.is_direct:
+            raise ValueError(f"entry {number + 1}: {spec.url} is no address of a sibling backend")
         peers.append(Peer(name=spec.name, url=spec.url))
     return tuple(peers)
 
@@ -213,6 +221,7 @@ _SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "min_seconds": checks.seconds(0.01, 60),
         "max_seconds": checks.seconds(0.01, 60),
     },
+    "direct": direct_options.KEYS,
     "peer_tls": {
         "ca_file": checks.path,
         "certificate_file": checks.path,
@@ -239,6 +248,7 @@ _KEYS: Mapping[str, Check] = {
     "upstream_retries": checks.whole(0, 10),
     "breaker": _section("breaker"),
     "hedge": _section("hedge"),
+    "direct": direct_options.section,
     "private": checks.patterns,
     "request_deadline_seconds": checks.seconds(1, 3600),
     "peers": _peers,

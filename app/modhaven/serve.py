@@ -17,6 +17,8 @@ from modhaven.chain import Chain
 from modhaven.chain_spec import UpstreamSpec
 from modhaven.checks import ConfigError
 from modhaven.databases import Database
+from modhaven.direct import Direct
+from modhaven.direct_shared import Shared
 from modhaven.gateway import Gateway
 from modhaven.peers import Peers
 from modhaven.reverify import Reverifier
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from modhaven.config import Config
     from modhaven.settings import Peer, SumDB
+    from modhaven.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +75,10 @@ def join(config: Config, board: Board | None = None) -> Parts:
             place=board.place(spec.url),
         )
 
-    sources = [upstream(spec) for spec in config.upstreams]
+    shared = Shared(config)
+    sources: list[Source] = [
+        Direct(spec, shared) if spec.is_direct else upstream(spec) for spec in config.upstreams
+    ]
     mirrors = [source for source in sources if not source.is_off]
     nosumdb = ",".join(filter(None, (config.nosumdb, config.private)))
     store = DiskStore(
