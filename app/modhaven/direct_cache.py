@@ -75,7 +75,7 @@ class Repositories:
         try:
             due = time.time() - stamp.stat().st_mtime >= _TRIM_SECONDS
         except FileNotFoundError:
-            due = True
+            due = self.folder.is_dir()
         if due:
             stamp.touch()
             threading.Thread(target=self._trim_and_tell, daemon=True).start()

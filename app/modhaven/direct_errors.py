@@ -122,5 +122,6 @@ def _line(text: str) -> str:
         line = lines[0] if lines else "the go command failed and did not say why"
     line = re.sub(r"(\w://)[^/@\s]*@", r"\1", line)
     line = re.sub(r"(?:in )?/\S*/(?:cache/vcs|calls)/\S*", "", line)
-    line = re.sub(r"^(?:module )?(\S+?)(?:@\S+)?: (?:invalid version: )?", "", line)
+    line = re.sub(r"^(?:module )?[^\s:]*[/@][^\s:]*: (?:invalid version: )?", "", line)
+    line = re.sub(r"^(?:fatal|error|ERROR): ", "", line)
     return line[:_MAX_CHARS].strip() or text[:_MAX_CHARS]

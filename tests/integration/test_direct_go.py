@@ -1,4 +1,4 @@
-"""``direct`` through a real ``modhaven serve``: the real go command, git, and a git host over TLS."""
+"""``direct`` through a real ``modhaven serve``: the go command, git, and a git host over TLS."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import go as go_distribution
 import pytest
+from tests.conftest import TEST_SUMDB, GoTestServer
 from tests.integration.egress import Proxy
 from tests.integration.git_origin import PASSWORD, USER, Origin, git
 from tests.integration.test_app_chain import Authority
@@ -27,6 +28,8 @@ pytestmark = pytest.mark.integration
 # Without the wrapper that starts a Python for each go command.
 GO = str(Path(str(go_distribution.__file__)).parent / "bin" / "go")
 HOST, OTHER, SILENT = "git.corp.example", "code.corp.example", "silent.corp.example"
+# Go's test database knows rsc.io/quote.
+HOSTS = (HOST, OTHER, SILENT, "rsc.io")
 LIB = f"{HOST}/team/lib"
 V2_FILE = {"go.mod": f"module {LIB}/v2\n\ngo 1.21\n", "lib.go": "package lib\n"}
 
@@ -35,9 +38,9 @@ class Corp:
     """A company's git host, reached through its egress proxy, which alone knows the names."""
 
     def __init__(self, folder: Path) -> None:
-        self.authority = Authority(folder, hosts=[HOST, OTHER, SILENT])
+        self.authority = Authority(folder, hosts=HOSTS)
         self.origin = Origin(folder / "repositories", self.authority.server_context())
-        ports = {f"{host}:443": self.origin.port for host in (HOST, OTHER, SILENT)}
+        ports = {f"{host}:443": self.origin.port for host in HOSTS}
         self.proxy = Proxy("http", ports)
 
     def close(self) -> None:
@@ -104,7 +107,7 @@ def go_itself(corp: Corp, folder: Path, *arguments: str) -> dict[str, Any]:
             "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "http.proxyAuthMethod",
             "GIT_CONFIG_VALUE_0": "basic",
         },
-        check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60,
+        check=True, capture_output=True, timeout=60,
     )  # fmt: skip
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -382,7 +385,7 @@ def test_a_killed_server_leaves_no_process_and_its_folders_are_removed(
 
 
 def children(server: Server) -> list[int]:
-    """Processes, alive or not reaped, whose environment or working folder is the server's store."""
+    """Processes whose environment names the server's store: go commands, git, their guards."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -456,6 +459,11 @@ def test_a_damaged_clone_is_made_anew(serve: Servers, library: Corp, damage: str
 # --- in the chain
 
 
+def test_the_go_command_of_the_path_is_found(serve: Servers, library: Corp) -> None:
+    server = library.server(serve, direct={"go": "go"})
+    assert server.get(f"{LIB}/@v/v1.0.0.zip").status_code == 200
+
+
 def test_mirrors_that_are_down_and_direct_serves(
     serve: Servers, library: Corp, refused_url: str, fake: Any
 ) -> None:
@@ -467,6 +475,21 @@ def test_mirrors_that_are_down_and_direct_serves(
     assert (answer.status_code, answer.headers["X-Modhaven-Source"]) == (200, "direct")
     assert time.monotonic() - start < 10
     assert zipfile.ZipFile(io.BytesIO(answer.content)).testzip() is None
+
+
+def test_a_public_module_is_compared_with_the_checksum_database(
+    serve: Servers, corp: Corp, go_server: GoTestServer
+) -> None:
+    corp.origin.repository("quote.git").commit(
+        {"go.mod": "module rsc.io/quote\n", "quote.go": "package quote\n"}, "v1.5.2"
+    )
+    corp.origin.imports["rsc.io/quote"] = "git https://rsc.io/quote.git"
+    server = corp.server(serve, sumdb=f"{TEST_SUMDB} {go_server.root}/sumdb-direct")
+    for extension in ("mod", "zip"):
+        answer = server.get(f"rsc.io/quote/@v/v1.5.2.{extension}")
+        assert (answer.status_code, "wrong bytes: hash is h1:" in answer.text) == (502, True)
+    assert stored(server) == [path for path in stored(server) if path.startswith("sumdb/")]
+    assert len(list((server.store / "quarantine").glob("*.reason"))) == 2
 
 
 def test_a_private_module_that_was_tagged_again_is_refused(serve: Servers, library: Corp) -> None:

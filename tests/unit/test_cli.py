@@ -72,7 +72,7 @@ def test_a_flag_outranks_the_file(served: list[Config], tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["--workers", "0"], "workers must be"),
-        (["--upstreams", "direct"], "upstreams 'direct' is not supported"),
+        (["--upstreams", "directly"], "upstreams 'directly' is not an http:// or https:// URL"),
         (["--ca-file", "/nonexistent"], "ca_file /nonexistent does not exist"),
         (["--config", "/nonexistent"], "cannot be read"),
     ],
