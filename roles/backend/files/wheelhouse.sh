@@ -15,7 +15,8 @@ exec 9>"$output/lock"
 flock 9
 
 own_version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$project/app/modhaven/__init__.py")
-content=$(cd "$project" && find app pyproject.toml LICENSE requirements/app.txt requirements/build.txt roles/backend/files \
+content=$(cd "$project" && find app pyproject.toml LICENSE requirements/app.txt requirements/build.txt \
+    roles/backend/files/wheelhouse.sh roles/backend/files/install-release.sh \
     -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12)
 archive="$output/$own_version-$content-py$version-$architecture.tar"
 if [ ! -e "$archive" ]; then
