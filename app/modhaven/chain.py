@@ -13,6 +13,8 @@ dead before it is asked again only when it has failed, too.
 
 from __future__ import annotations
 
+import random
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from modhaven.attempt import Attempt
@@ -29,15 +31,23 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "Chain", "ChainError", "ask", "skip"]
 
 T = TypeVar("T")
+_PAUSE_SECONDS = 0.4
 
 
 class Chain:
     """The upstreams in order."""
 
     def __init__(
-        self, upstreams: Sequence[Source], *, private: str = "", hedge: Hedge | None = None
+        self,
+        upstreams: Sequence[Source],
+        *,
+        private: str = "",
+        hedge: Hedge | None = None,
+        rounds: int = 1,
     ) -> None:
         """Take the upstreams as configured; ``off`` ends them.
+
+        Where every upstream fails in a way that may pass, all are asked ``rounds`` times.
 
         Modules that match ``private`` (GOPRIVATE's syntax) are asked for only where an upstream's
         own patterns name them.
@@ -46,6 +56,7 @@ class Chain:
         self._upstreams = list(upstreams[:ends])
         self._private = private
         self._hedge = hedge if hedge is not None and hedge.enabled else None
+        self._rounds = rounds
 
     def is_dark(self, module: str) -> bool:
         """Tell whether every mirror for ``module`` is left out at present.
@@ -79,9 +90,21 @@ class Chain:
         try:
             return walk.run()
         except ChainError as error:
-            if error.not_found or not walk.was_skipped:
+            if error.not_found or not (walk.was_skipped or (persist and error.may_pass)):
                 raise
-        return walk.run_again()
+            failure = error
+        if walk.was_skipped:
+            return walk.run_again()
+        # Mirrors whose faults take turns: while one was left out, the others have failed.
+        for pause in range(1, self._rounds):
+            time.sleep(_PAUSE_SECONDS * pause * (0.5 + random.random()))  # noqa: S311 - only spreads
+            try:
+                return walk.run_again()
+            except ChainError as error:
+                failure = error
+                if not error.may_pass:
+                    break
+        raise failure
 
     def _for(self, module: str) -> list[Source]:
         private = match_prefix_patterns(self._private, module)

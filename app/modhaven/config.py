@@ -70,6 +70,7 @@ class Config:
     upstreams: tuple[UpstreamSpec, ...] = field(default_factory=lambda: parse_chain(PUBLIC_CHAIN))
     upstream_timeouts: Timeouts = field(default_factory=Timeouts)
     upstream_retries: int = 2
+    upstream_rounds: int = 3
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     hedge: Hedge = field(default_factory=Hedge)
     direct: DirectConfig = field(default_factory=DirectConfig)
@@ -240,6 +241,7 @@ _KEYS: Mapping[str, Check] = {
     "upstreams": chain_options.upstreams,
     "upstream_timeouts": _section("upstream_timeouts"),
     "upstream_retries": checks.whole(0, 10),
+    "upstream_rounds": checks.whole(1, 10),
     "breaker": _section("breaker"),
     "hedge": _section("hedge"),
     "direct": direct_options.section,

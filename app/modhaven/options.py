@@ -109,6 +109,10 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "upstream_retries": (
             "Further tries at one upstream after a reset, a truncated body, 429 or 5xx."
         ),
+        "upstream_rounds": (
+            "How many times the whole chain is asked, with a short pause, when every upstream "
+            "fails in a way that may pass."
+        ),
         "private": (
             "Patterns of modules that are asked for only at `direct` and where an upstream's "
             "`modules` names them, and never at a checksum database."

@@ -146,7 +146,9 @@ def join(config: Config, board: Board | None = None) -> Parts:
 
     gateway = Gateway(
         store=store,
-        modules=Chain(sources, private=config.private, hedge=config.hedge),
+        modules=Chain(
+            sources, private=config.private, hedge=config.hedge, rounds=config.upstream_rounds
+        ),
         peers=Peers(siblings, seconds=config.peer_seconds),
         databases=databases,
         verifier=verifier(required=config.require_verified),

@@ -26,7 +26,7 @@ class ChainError(Exception):
     """No upstream gave the file.
 
     ``not_found``: every one that was asked said so. ``off``: nobody was to be asked at all, and
-    ``reason`` says why.
+    ``reason`` says why. ``may_pass``: in a moment one of them may have it.
     """
 
     def __init__(
@@ -38,6 +38,8 @@ class ChainError(Exception):
         asked = [attempt for attempt in attempts if not attempt.skipped]
         self.not_found = not cut_short and bool(asked) and all(a.not_found for a in asked)
         self.timed_out = any(attempt.timed_out for attempt in asked)
+        answered = any(attempt.not_found for attempt in asked)
+        self.may_pass = not answered and any(a.transient or a.skipped for a in attempts)
         self.off = not attempts
         self.reason = reason
 
@@ -76,6 +78,8 @@ class Walk(Generic[T]):
     def run_again(self) -> tuple[T, str]:
         """Ask those whom breakers kept from being asked; a ``direct`` that has failed, no more."""
         self._ignore_breakers = True
+        self._hurried.clear()
+        self._passed_over.clear()
         reached = self._reached()
         if not any(upstream.is_direct for upstream in reached):
             return self._run(self._upstreams)
@@ -200,6 +204,7 @@ def ask(
                 milliseconds=round((time.monotonic() - start) * 1000),
                 not_found=error.not_found,
                 timed_out=error.timed_out,
+                transient=error.transient,
             )
         )
         raise
