@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.bench.options import Options
 
 _ROUND_TRIPS_MS = (0, 20)
-_DIRECT, _BACKEND = "the mirror itself", "through a backend"
+_DIRECT, _BACKEND = "the mirror itself", "a backend before it"
 
 
 def download(options: Options) -> list[Report]:
@@ -40,8 +40,10 @@ def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -
         for number in range(options.rounds):
             options.say(f"download: round {number + 1} of {options.rounds}, {trip} ms away")
             site.empty()
-            seconds[_DIRECT].append(_download(folder, root, versions))
-            seconds[_BACKEND].append(_download(folder, site.url, versions))
+            sides = [(_DIRECT, root), (_BACKEND, site.url)]
+            for side, goproxy in sides if number % 2 else reversed(sides):
+                home = folder / f"client-{number}-{len(side)}"
+                seconds[side].append(_download(home, goproxy, versions))
             marks = site.store / "unverified"
             assert not any(path.is_file() for path in marks.rglob("*")), "not all was verified"
     ratio = median_ratio(seconds[_BACKEND], seconds[_DIRECT])
@@ -58,9 +60,9 @@ def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -
     )
 
 
-def _download(folder: Path, goproxy: str, versions: list[str]) -> float:
+def _download(home: Path, goproxy: str, versions: list[str]) -> float:
     started = time.monotonic()
-    done = go_mod_download(folder / "client", goproxy, *versions)
+    done = go_mod_download(home, goproxy, *versions)
     seconds = time.monotonic() - started
     assert done.returncode == 0, done.stderr.decode()
     return seconds

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +45,7 @@ class Mirror(GoTestServer):
     def versions(self, home: Path) -> list[str]:
         """Return what can be downloaded, as ``module@version``; some modules are broken on purpose.
 
-        ``home`` is a folder for a client, made anew.
+        ``home`` is a folder for a client that is not there yet.
         """
         names = sorted(path.stem for path in Path(self.folder, "testdata/mod").glob("*.txt"))
         listed = go_mod_download(home, self.root, "-json", *map(_module, names))
@@ -64,8 +63,7 @@ class Mirror(GoTestServer):
 def go_mod_download(
     home: Path, goproxy: str, *arguments: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run the go command as on a machine that has downloaded nothing yet."""
-    shutil.rmtree(home, ignore_errors=True)
+    """Run the go command as on a machine that has downloaded nothing yet, in the new ``home``."""
     home.mkdir()
     environment = {
         "PATH": os.environ["PATH"],

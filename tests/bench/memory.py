@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import shutil
 import socket
 import threading
 import time
@@ -81,7 +82,7 @@ def memory(options: Options) -> list[Report]:
             raw[way] = []
             for number in range(options.memory_rounds):
                 options.say(f"memory: round {number + 1} of {options.memory_rounds}, {way}")
-                site.empty()
+                shutil.rmtree(site.empty())
                 raw[way].append(_round(site, made, ask))
             rss, pss, seconds = (
                 median([r[key] for r in raw[way]]) for key in ("rss", "pss", "seconds")
