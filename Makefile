@@ -58,6 +58,10 @@ integration: .venv/installed ## Tests against real processes on loopback
 e2e: .venv/installed ## Tests against the lab that `make up` made: these kill things, and put them back
 	pytest tests/e2e
 
+.PHONY: bench
+bench: python .venv/installed ## Measure on loopback what docs/benchmarks.md tells: about ten minutes, 8 GB of disk
+	python -m tests.bench
+
 .PHONY: requirements
 requirements: ## Pin the newest versions that requirements/*.in allow, with hashes
 	@requirements/compile.sh

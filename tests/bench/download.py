@@ -42,7 +42,7 @@ def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -
             site.empty()
             sides = [(_DIRECT, root), (_BACKEND, site.url)]
             for side, goproxy in sides if number % 2 else reversed(sides):
-                home = folder / f"client-{number}-{len(side)}"
+                home = folder / f"client-{number}-{side.replace(' ', '-')}"
                 seconds[side].append(_download(home, goproxy, versions))
             marks = site.store / "unverified"
             assert not any(path.is_file() for path in marks.rglob("*")), "not all was verified"
