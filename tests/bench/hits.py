@@ -82,22 +82,23 @@ def _report(
     kind: str, connections: int, runs: dict[str, list[tuple[WrkRun, float]]], options: Options
 ) -> Report:
     rates = {side: [run.rate for run, _ in measured] for side, measured in runs.items()}
+    costs = {side: [cost for _, cost in measured] for side, measured in runs.items()}
     rows, targets = [], []
-    for side, measured in runs.items():
-        other, limits = _COMPARED.get(side, ("", None))
-        ratio = median_ratio(rates[side], rates[other]) if other else None
-        cpu = median([microseconds for _, microseconds in measured])
-        rows.append([side, spread(rates[side]), f"{cpu:,.0f}", f"{ratio:.3f}" if ratio else "1"])
-        if ratio is not None and limits is not None:
+    for side in runs:
+        row = [side, spread(rates[side]), f"{median(costs[side]):,.1f}"]
+        other, limits = _COMPARED.get(side, (side, None))
+        ratio = median_ratio(rates[side], rates[other])
+        rows.append([*row, f"{ratio:.2f}", f"{median_ratio(costs[side], costs[other]):.2f}"])
+        if limits is not None:
             limit = limits[kind.endswith(".zip")]
             what = f"{kind}, {side}, to {other}"
             targets.append(Target(what=what, value=ratio, limit=limit, at_least=True))
     return Report(
         title=f"A hit: {kind}, {connections} connections, {options.rounds} rounds",
-        columns=("who serves", "answers a second", "nginx CPU µs each", "ratio to the plain file"),
+        columns=("who serves", "answers a second", "nginx CPU µs each", "rate ratio", "CPU ratio"),
         rows=rows,
         targets=targets,
-        raw=rates,
+        raw={"rates": rates, "cpu_microseconds": costs},
     )
 
 

@@ -27,6 +27,7 @@ def describe(tools: Tools) -> dict[str, str]:
         "commit": _says("git", "-c", "safe.directory=*", "describe", "--always", "--dirty"),
         "cores": str(os.cpu_count()),
         "CPU": cpus[0] if cpus else platform.machine(),
+        "load": f"{os.getloadavg()[0]:.1f} over the last minute, before the first measurement",
         "memory": f"{int(memory[1]) / (1 << 20):.0f} GiB" if memory else "unknown",
         "kernel": platform.release(),
         "Debian": release.read_text().strip() if release.exists() else "no",
