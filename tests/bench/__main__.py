@@ -39,8 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("figures", nargs="*", choices=[[], *FIGURES], metavar="FIGURE",
                         help=f"{', '.join(FIGURES)}; all of them when none is named")  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison")
-    parser.add_argument("--memory-rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison")
+    parser.add_argument("--memory-rounds", type=int, default=2)
     parser.add_argument("--seconds", type=int, default=2, help="length of one run of wrk")
     arguments = parser.parse_args()
     # So that files and processes are cleaned up whoever ends it.

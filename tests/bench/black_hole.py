@@ -30,7 +30,7 @@ def black_hole(options: Options) -> list[Report]:
             f"http://127.0.0.1:{primary.port}/mod|{server.root}",
         ) as site,
     ):
-        versions = server.versions(options.scratch / "listing")
+        versions = server.versions(options.scratch / "black-hole-listing")
         paths = [_path(version) for version in versions[: _HEALTHY + 1 + _LATER]]
         sources = [f"127.0.0.1:{primary.port}", f"127.0.0.1:{server.port}"]
         for number in range(options.rounds):

@@ -24,7 +24,7 @@ _DIRECT, _BACKEND = "the mirror itself", "a backend before it"
 def download(options: Options) -> list[Report]:
     """Measure wall time, with nothing cached on either side, both sides in every round."""
     with mirror() as server:
-        versions = server.versions(options.scratch / "listing")
+        versions = server.versions(options.scratch / "download-listing")
         return [_compare(options, server, versions, trip) for trip in _ROUND_TRIPS_MS]
 
 
