@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import requests
-from tests.conftest import ROOT, TEST_SUMDB, free_port, wait_for_port
+from tests.conftest import ROOT, TEST_SUMDB, wait_for_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,8 +83,8 @@ class Site:
         self.tools = tools
         self.store = folder / "store"
         self.files = folder / "files"
-        self.port, self.edge_port, self.edge_tls_port = free_port(), free_port(), free_port()
-        self.plain_port, self.plain_tls_port = free_port(), free_port()
+        self.port, self.edge_port, self.edge_tls_port, *plain_ports = _free_ports(5)
+        self.plain_port, self.plain_tls_port = plain_ports
         self.url = f"http://127.0.0.1:{self.port}"
         self.edge = f"http://127.0.0.1:{self.edge_port}"
         self.edge_tls = f"https://127.0.0.1:{self.edge_tls_port}"
@@ -252,6 +252,15 @@ def scratch() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports of loopback that are free now, no two of them the same."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in held:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in held]
 
 
 def _give_to_nginx(path: Path) -> None:
