@@ -23,10 +23,10 @@ from tests.bench.options import Options
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 # What frees most inodes comes last (loopback.Site.empty).
-FIGURES: dict[str, Callable[[Options], list[Report]]] = {
+FIGURES: dict[str, Callable[[Options], Iterable[Report]]] = {
     "hits": hits,
     "black-hole": black_hole,
     "download": download,
@@ -39,9 +39,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("figures", nargs="*", choices=[[], *FIGURES], metavar="FIGURE",
                         help=f"{', '.join(FIGURES)}; all of them when none is named")  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison")
     parser.add_argument("--memory-rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=int, default=2, help="length of one run of wrk")
+    parser.add_argument("--seconds", type=int, default=1, help="of one run of wrk")
     arguments = parser.parse_args()
     # So that files and processes are cleaned up whoever ends it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))

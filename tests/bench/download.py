@@ -12,6 +12,7 @@ from tests.bench.loopback import Site
 from tests.bench.relay import Relay
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.bench.gomirror import Mirror
@@ -21,11 +22,12 @@ _ROUND_TRIPS_MS = (0, 20)
 _DIRECT, _BACKEND = "the mirror itself", "a backend before it"
 
 
-def download(options: Options) -> list[Report]:
+def download(options: Options) -> Iterator[Report]:
     """Measure wall time, with nothing cached on either side, both sides in every round."""
     with mirror() as server:
         versions = server.versions(options.scratch / "download-listing")
-        return [_compare(options, server, versions, trip) for trip in _ROUND_TRIPS_MS]
+        for trip in _ROUND_TRIPS_MS:
+            yield _compare(options, server, versions, trip)
 
 
 def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -> Report:

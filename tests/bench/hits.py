@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from tests.bench.figures import Report, Target, WrkRun, median, median_ratio, pa
 from tests.bench.loopback import Site
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.bench.options import Options
 
 PLAIN, BACKEND, EDGE = "plain file", "backend, from its store", "edge, from its cache"
@@ -24,9 +27,10 @@ _COMPARED: dict[str, tuple[str, tuple[float, float] | None]] = {
     EDGE_TLS: (PLAIN_TLS, None),
 }
 _CROWD = 32
+_WATCHED_SECONDS = 4
 
 
-def hits(options: Options) -> list[Report]:
+def hits(options: Options) -> Iterator[Report]:
     """Measure answers a second with wrk, all sides one after the other in every round."""
     with Site(options.scratch / "hits", options.tools, sumdbs=()) as site:
         five = modules.make(site.files, "five", 5)
@@ -37,7 +41,6 @@ def hits(options: Options) -> list[Report]:
         paths = {f"/{five.base}.mod": 64, f"/{five.base}.zip": 8}
         for path in paths:
             _warm(site, path)
-        reports = []
         for (path, connections), kind in zip(
             paths.items(), ("a small .mod", "a 5 MiB .zip"), strict=True
         ):
@@ -47,8 +50,9 @@ def hits(options: Options) -> list[Report]:
                 for side, base in in_turn if number % 2 else reversed(in_turn):
                     options.say(f"hits of {kind}: round {number + 1} of {options.rounds}, {side}")
                     runs[side].append(_run(site, base + path, connections, options.seconds))
-            reports.append(_report(kind, connections, runs, options))
-        return [*reports, _crowd(site)]
+            yield _report(kind, connections, runs, options)
+        yield _withdrawn(site)
+        yield _crowd(site)
 
 
 def _warm(site: Site, path: str) -> None:
@@ -100,6 +104,49 @@ def _report(
         targets=targets,
         raw={"rates": rates, "cpu_microseconds": costs},
     )
+
+
+def _withdrawn(site: Site) -> Report:
+    """Mark a file that is being served, then remove it: how long is it still served as before?"""
+    made = modules.make(site.files, "withdrawn", 1)
+    path, key = f"/{made.base}.zip", f"{made.base}.zip"
+    mark, stored = site.store / "unverified" / key, site.store / "cache/download" / key
+    requests.get(site.url + path, timeout=60).raise_for_status()
+    # What nginx does not serve itself is 503 from now on; and nobody verifies and removes the mark.
+    site.stop_app()
+    seconds = {}
+    _still_served(site, path, seconds=1)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    seconds["marked"] = _still_served(site, path, seconds=_WATCHED_SECONDS)
+    mark.unlink()
+    assert _still_served(site, path, seconds=2) > 0
+    stored.unlink()
+    seconds["withdrawn"] = _still_served(site, path, seconds=_WATCHED_SECONDS)
+    site.start_app()
+    what = "seconds for which a withdrawn file is served"
+    return Report(
+        title="A file that nginx serves is marked as unverified, or withdrawn",
+        columns=("event", "served as before for, seconds"),
+        rows=[[event, f"{value:.2f}"] for event, value in seconds.items()],
+        targets=[
+            Target(what="seconds for which a mark is not seen", value=seconds["marked"], limit=0.1),
+            Target(what=what, value=seconds["withdrawn"], limit=3),
+        ],
+        raw={**seconds},
+    )
+
+
+def _still_served(site: Site, path: str, *, seconds: float) -> float:
+    """Ask for ``seconds``; return after how many the file came from nginx for the last time."""
+    began, last = time.monotonic(), 0.0
+    while (now := time.monotonic() - began) < seconds:
+        # On new connections, so that every worker of nginx is asked.
+        answer = site.get(path.lstrip("/"), stream=True)
+        answer.close()
+        if answer.ok:
+            last = now
+    return last
 
 
 def _crowd(site: Site) -> Report:
