@@ -135,12 +135,14 @@ def free_port() -> int:
         return port
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+def wait_for_port(
+    port: int, process: subprocess.Popen[bytes], seconds: float = 20, host: str = "127.0.0.1"
+) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if process.poll() is not None:
             raise AssertionError(f"process ended with status {process.returncode}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as made:
+        with contextlib.suppress(OSError), socket.create_connection((host, port), 1) as made:
             # The kernel may have given our own end that very port: a connection with itself.
             if made.getsockname() != made.getpeername():
                 return

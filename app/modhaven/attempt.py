@@ -35,6 +35,7 @@ class Attempt:
     milliseconds: int
     not_found: bool = False
     timed_out: bool = False
+    transient: bool = False
     skipped: bool = False
 
 

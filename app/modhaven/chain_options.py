@@ -49,6 +49,10 @@ OPTIONS: Mapping[str, Check] = {
     "health_check": checks.flag,
     "tier": checks.text("primary|fallback", "primary or fallback"),
 }
+# What has a meaning for ``direct``: its own credentials and the rest are in the section direct.
+_OF_DIRECT = frozenset(
+    {"name", "falls_through", "total_seconds", "proxy", "ca_file", "modules", "not_modules", "tier"}
+)
 
 
 def upstreams(value: object) -> tuple[UpstreamSpec, ...]:
@@ -72,15 +76,7 @@ def upstreams(value: object) -> tuple[UpstreamSpec, ...]:
 def _upstream(entry: object) -> UpstreamSpec:
     if not isinstance(entry, dict) or "url" not in entry:
         raise ValueError("must be a mapping with a url")
-    options: dict[str, Any] = {}
-    for key, value in entry.items():
-        check = OPTIONS.get(key)
-        if check is None:
-            raise ValueError(f"{key} is not an option of an upstream; these are {_all()}")
-        try:
-            options[key] = check(value)
-        except ValueError as error:
-            raise ValueError(f"{key} {error}") from None
+    options = checks.options("an upstream", entry, OPTIONS)
     for one, other in (("certificate_file", "key_file"), ("key_file", "certificate_file")):
         if one in options and other not in options:
             raise ValueError(f"{one} needs {other} beside it")
@@ -92,13 +88,18 @@ def _upstream(entry: object) -> UpstreamSpec:
         )
     except ValueError as error:
         raise ValueError(f"url {error}") from None
-    if spec.is_off:
-        raise ValueError("url off has no place in a list; write upstreams: off, or end the list")
-    if not spec.url.startswith("https:") and "certificate_file" in options:
-        raise ValueError("certificate_file needs an https:// url")
+    _check_together(spec, options)
     options["fallback"] = options.pop("tier", "primary") == "fallback"
     return dataclasses.replace(spec, **options)
 
 
-def _all() -> str:
-    return ", ".join(sorted(OPTIONS))
+def _check_together(spec: UpstreamSpec, options: Mapping[str, Any]) -> None:
+    """Raise ValueError where ``options`` do not fit the URL."""
+    if spec.is_off:
+        raise ValueError("url off has no place in a list; write upstreams: off, or end the list")
+    if spec.is_direct and (without := sorted(options.keys() - _OF_DIRECT)):
+        raise ValueError(
+            f"{without[0]} has no meaning for direct; it may have {', '.join(sorted(_OF_DIRECT))}"
+        )
+    if not spec.url.startswith("https:") and "certificate_file" in options:
+        raise ValueError("certificate_file needs an https:// url")

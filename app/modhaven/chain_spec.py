@@ -1,8 +1,8 @@
 """The upstream chain as text: the syntax of the go command's GOPROXY, or a list of mappings.
 
-Source of the syntax: cmd/go/internal/modfetch, proxyList. ``off`` ends the chain; an address
-without a scheme is https; what follows a comma is asked only after 404 or 410, what follows a pipe
-after any failure.
+Source of the syntax: cmd/go/internal/modfetch, proxyList. ``off`` and ``direct`` end the chain; an
+address without a scheme is https; what follows a comma is asked only after 404 or 410, what follows
+a pipe after any failure.
 """
 
 from __future__ import annotations
@@ -48,16 +48,22 @@ class UpstreamSpec:
         """The word ``off``: no source is asked here or later."""
         return self.url == "off"
 
+    @property
+    def is_direct(self) -> bool:
+        """The word ``direct``: modules are fetched from where their path says they are."""
+        return self.url == "direct"
+
     def is_for(self, module: str, *, private: bool) -> bool:
         """Tell whether ``module`` may be asked for here.
 
-        A private one may not where nobody wrote that its modules are to be had here.
+        A private one may not where nobody wrote that its modules are to be had here; at ``direct``
+        it may: nobody but its own origin hears of it.
         """
         if match_prefix_patterns(self.not_modules, module):
             return False
         if self.modules:
             return match_prefix_patterns(self.modules, module)
-        return not private
+        return not private or self.is_direct
 
 
 def parse_chain(text: str) -> tuple[UpstreamSpec, ...]:
@@ -68,10 +74,10 @@ def parse_chain(text: str) -> tuple[UpstreamSpec, ...]:
         if not address:
             continue
         specs.append(make_spec(address, falls_through=separator == "|"))
-        if address == "off":
+        if address in ("off", "direct"):
             break
     if not specs:
-        raise ValueError("names no upstream; write at least one URL, or off")
+        raise ValueError("names no upstream; write at least one URL, direct, or off")
     return unique(specs)
 
 
@@ -80,7 +86,7 @@ def make_spec(url: str, *, falls_through: bool, name: str = "") -> UpstreamSpec:
     if url == "off":
         return UpstreamSpec(name="off", url="off", falls_through=False)
     if url == "direct":
-        raise ValueError("'direct' is not supported by this version; name upstream URLs only")
+        return UpstreamSpec(name=name or "direct", url="direct", falls_through=falls_through)
     if ":/" not in url and not url.startswith("/") and re.search(r"[.:/]", url):
         url = "https://" + url
     parts = urlsplit(url)

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from modhaven import chain_options, checks, sumdb_options
+from modhaven import chain_options, checks, direct_options, sumdb_options
 from modhaven.chain_spec import UpstreamSpec, make_spec, parse_chain
 from modhaven.checks import ConfigError
 from modhaven.settings import (
     BreakerConfig,
+    DirectConfig,
     Freshness,
     Hedge,
     Limits,
@@ -40,6 +41,7 @@ __all__ = [
     "BreakerConfig",
     "Config",
     "ConfigError",
+    "DirectConfig",
     "Freshness",
     "Hedge",
     "Limits",
@@ -68,8 +70,10 @@ class Config:
     upstreams: tuple[UpstreamSpec, ...] = field(default_factory=lambda: parse_chain(PUBLIC_CHAIN))
     upstream_timeouts: Timeouts = field(default_factory=Timeouts)
     upstream_retries: int = 2
+    upstream_rounds: int = 3
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     hedge: Hedge = field(default_factory=Hedge)
+    direct: DirectConfig = field(default_factory=DirectConfig)
     private: str = ""
     request_deadline_seconds: float = 300.0
     peers: tuple[Peer, ...] = ()
@@ -129,6 +133,7 @@ def from_mapping(data: object) -> Config:
         "upstream_timeouts": Timeouts,
         "breaker": BreakerConfig,
         "hedge": Hedge,
+        "direct": DirectConfig,
         "freshness": Freshness,
         "limits": Limits,
         "peer_tls": PeerTLS,
@@ -154,13 +159,12 @@ def known_keys() -> list[str]:
         "upstreams": chain_options.OPTIONS,
         "peers": ("name", "url"),
         "sumdb": sumdb_options.OPTIONS,
+        "direct.ssh": direct_options.SSH,
     }
     names: list[str] = []
     for key in _KEYS:
-        if key in _SECTIONS:
-            names += [f"{key}.{name}" for name in _SECTIONS[key]]
-        else:
-            names += [key, *(f"{key}[].{name}" for name in lists.get(key, ()))]
+        for name in [f"{key}.{name}" for name in _SECTIONS[key]] if key in _SECTIONS else [key]:
+            names += [name, *(f"{name}[].{option}" for option in lists.get(name, ()))]
     return names
 
 
@@ -182,6 +186,8 @@ def _peers(value: object) -> tuple[Peer, ...]:
         if not isinstance(entry, dict) or entry.keys() != {"name", "url"}:
             raise ValueError(f"entry {number + 1} must have a name and a url, nothing else")
         spec = make_spec(str(entry["url"]), falls_through=True, name=str(entry["name"]))
+        if spec.is_off or spec.is_direct:
+            raise ValueError(f"entry {number + 1}: {spec.url} is no address of a sibling backend")
         peers.append(Peer(name=spec.name, url=spec.url))
     return tuple(peers)
 
@@ -205,6 +211,7 @@ _SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "min_seconds": checks.seconds(0.01, 60),
         "max_seconds": checks.seconds(0.01, 60),
     },
+    "direct": direct_options.KEYS,
     "peer_tls": {
         "ca_file": checks.path,
         "certificate_file": checks.path,
@@ -234,8 +241,10 @@ _KEYS: Mapping[str, Check] = {
     "upstreams": chain_options.upstreams,
     "upstream_timeouts": _section("upstream_timeouts"),
     "upstream_retries": checks.whole(0, 10),
+    "upstream_rounds": checks.whole(1, 10),
     "breaker": _section("breaker"),
     "hedge": _section("hedge"),
+    "direct": direct_options.section,
     "private": checks.patterns,
     "request_deadline_seconds": checks.seconds(1, 3600),
     "peers": _peers,

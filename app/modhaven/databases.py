@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from modhaven.upstream import Turn, Upstream
+    from modhaven.source import Source
+    from modhaven.upstream import Turn
 
 log = logging.getLogger(__name__)
 # Bytes; a tile has 8 KiB, a record some lines.
@@ -99,7 +100,7 @@ class Database:
     """One checksum database."""
 
     def __init__(
-        self, *, name: str, key: str, mirrors: Sequence[Upstream], itself: Upstream | None,
+        self, *, name: str, key: str, mirrors: Sequence[Source], itself: Source | None,
         folder: Path, nosumdb: str, modules: str = ""
     ) -> None:  # fmt: skip
         """Ask ``mirrors`` below ``sumdb/<name>/``, then ``itself``; keep proven data in ``folder``.
@@ -147,7 +148,7 @@ class Database:
             case _:
                 return self.client.latest()
 
-    def _fetcher(self, upstream: Upstream, prefix: str, *, hurried: bool) -> sumdb.Fetch:
+    def _fetcher(self, upstream: Source, prefix: str, *, hurried: bool) -> sumdb.Fetch:
         def fetch(path: str) -> bytes:
             asked = _asking.get(None) or Asking(Deadline.after(_DEFAULT_SECONDS))
             before = asked.failed.get((upstream.name, path))
@@ -179,7 +180,7 @@ class Database:
             log.error("a source of a checksum database gave what it cannot prove: %s", error)
 
 
-def _failure(upstream: Upstream, path: str, error: AttemptError) -> sumdb.SumdbError:
+def _failure(upstream: Source, path: str, error: AttemptError) -> sumdb.SumdbError:
     kind = sumdb.NotFound if error.not_found else sumdb.Unreachable
     return kind(f"{upstream.name}: {path}: {error}")
 

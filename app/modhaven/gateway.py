@@ -120,6 +120,7 @@ class Gateway:
                 return self._fetch_and_publish(turn, request, deadline)
 
             with asking(deadline):
+                self._verifier.look_ahead(request)
                 fetched, source = self._walk(request, use)
         return Found(source=source, stored=fetched, unverified=fetched.unverified)
 

@@ -46,9 +46,14 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "upstreams": {
-        "upstreams": "The chain: a string in GOPROXY's syntax, `off`, or a list of mappings.",
+        "upstreams": (
+            "The chain: a string in GOPROXY's syntax (`https://a|https://b,direct`), `off`, or "
+            "a list of mappings with the keys that follow."
+        ),
         "upstreams[].url": (
-            "Address, without user, query or fragment; https where no scheme is written."
+            "Address, without user, query or fragment; https where no scheme is written. Or "
+            "`direct`, which takes `name`, `falls_through`, `tier`, `total_seconds`, `proxy`, "
+            "`ca_file`, `modules` and `not_modules`."
         ),
         "upstreams[].name": "Name in answers, logs and errors.",
         "upstreams[].falls_through": (
@@ -104,9 +109,13 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "upstream_retries": (
             "Further tries at one upstream after a reset, a truncated body, 429 or 5xx."
         ),
+        "upstream_rounds": (
+            "How many times the whole chain is asked, with a short pause, when every upstream "
+            "fails in a way that may pass."
+        ),
         "private": (
-            "Patterns of modules that are asked for only where an upstream's `modules` names "
-            "them, and never at a checksum database."
+            "Patterns of modules that are asked for only at `direct` and where an upstream's "
+            "`modules` names them, and never at a checksum database."
         ),
         "request_deadline_seconds": "Seconds for the whole chain.",
         "ca_file": (
@@ -128,6 +137,48 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
             "Seconds an upstream has at least. In between, what 95 of 100 of its last answers took."
         ),
         "hedge.max_seconds": "Seconds it has at most, and while too few answers are known.",
+    },
+    "direct": {
+        "direct.go": (
+            "The go command that `direct` runs: a name or a path. It is looked for in PATH and "
+            "in `/usr/local/go/bin`; without it, or without git, a server with `direct` does "
+            "not start."
+        ),
+        "direct.processes": (
+            "Number of go commands that one worker process runs at once. A request waits up to "
+            "15 s for a place."
+        ),
+        "direct.vcs": (
+            "Which version control systems may be used for which modules, in GOVCS's syntax. "
+            "Only git is tested."
+        ),
+        "direct.insecure": (
+            "Patterns of modules that may be fetched over `http://` and without checking "
+            "certificates (GOINSECURE)."
+        ),
+        "direct.netrc_file": (
+            "File with netrc lines (`machine HOST login USER password PASSWORD`) for HTTPS, "
+            "used for `?go-get=1` pages and by git. A `default` entry is refused. Read at each "
+            "call."
+        ),
+        "direct.ssh": (
+            "Hosts whose repositories are fetched over SSH: a list of mappings with the keys "
+            "that follow. `https://HOST/` becomes `ssh://USER@HOST:PORT/`."
+        ),
+        "direct.ssh[].host": "The host.",
+        "direct.ssh[].user": "User to log in as.",
+        "direct.ssh[].port": "Port.",
+        "direct.ssh[].key_file": (
+            "Private key without a passphrase, readable for nobody else. Shown to this host only."
+        ),
+        "direct.known_hosts_file": (
+            "Keys of the SSH hosts, as in `known_hosts` (`[HOST]:PORT` where the port is not "
+            "22). A host that is not in it is not trusted."
+        ),
+        "direct.cache_max_bytes": (
+            "Bytes that cloned repositories may take in `<store>/direct/vcs`; those not used "
+            "for longest go first. No single file of one may be larger."
+        ),
     },
     "sibling backends": {
         "peers": (
@@ -191,6 +242,11 @@ DEFAULTS: Mapping[str, str] = {
     "upstreams[].ca_file": "`ca_file`",
     "upstreams[].modules": "all but the private ones",
     "upstreams[].health_check": "`true`",
+    "direct.ssh[].host": "none, required",
+    "direct.ssh[].user": "`git`",
+    "direct.ssh[].port": "`22`",
+    "direct.ssh[].key_file": "none, required",
+    "direct.known_hosts_file": "none, required with `ssh`",
     "peers[].name": "none, required",
     "peers[].url": "none, required",
     "ca_file": "the system's",
@@ -207,6 +263,10 @@ METAVARS: Mapping[str, str] = {
     "node": "NAME",
     "upstreams": "CHAIN",
     "private": "PATTERNS",
+    "direct.go": "COMMAND",
+    "direct.vcs": "GOVCS",
+    "direct.insecure": "PATTERNS",
+    "direct.ssh": "'{host: HOST, key_file: PATH}'",
     "accel_prefix": "PREFIX",
     "peers": "'{name: NAME, url: URL}'",
     "sumdb": "KEY",

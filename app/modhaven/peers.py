@@ -57,8 +57,8 @@ class Peers:
     def _holds(peer: Upstream, path: str, seconds: float) -> None:
         """Return when ``peer`` has ``path``. Raises AttemptError."""
 
-        def look(turn: Turn) -> None:
-            if not turn.upstream.has(path, seconds=seconds):
+        def look(_turn: Turn) -> None:
+            if not peer.has(path, seconds=seconds):
                 raise AttemptError("404", not_found=True)
 
         ask(peer, look, [])

@@ -22,6 +22,8 @@ from modhaven.chain_spec import UpstreamSpec
 from modhaven.checks import ConfigError
 from modhaven.chore import Chore
 from modhaven.databases import Database, Databases
+from modhaven.direct import Direct
+from modhaven.direct_shared import Shared
 from modhaven.gateway import Gateway
 from modhaven.peers import Peers
 from modhaven.reverify import Reverifier
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     from modhaven.config import Config
     from modhaven.settings import Peer, SumDB
+    from modhaven.source import Source
     from modhaven.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -83,7 +86,10 @@ def join(config: Config, board: Board | None = None) -> Parts:
             place=board.place(spec.url),
         )
 
-    sources = [upstream(spec) for spec in config.upstreams]
+    shared = Shared(config)
+    sources: list[Source] = [
+        Direct(spec, shared) if spec.is_direct else upstream(spec) for spec in config.upstreams
+    ]
     mirrors = [source for source in sources if not source.is_off]
     store = DiskStore(
         config.store.path,
@@ -140,7 +146,9 @@ def join(config: Config, board: Board | None = None) -> Parts:
 
     gateway = Gateway(
         store=store,
-        modules=Chain(sources, private=config.private, hedge=config.hedge),
+        modules=Chain(
+            sources, private=config.private, hedge=config.hedge, rounds=config.upstream_rounds
+        ),
         peers=Peers(siblings, seconds=config.peer_seconds),
         databases=databases,
         verifier=verifier(required=config.require_verified),

@@ -117,3 +117,31 @@ class PeerTLS:
     ca_file: Path
     certificate_file: Path
     key_file: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SSHHost:
+    """A host whose repositories are fetched over SSH, with the private key in ``key_file``."""
+
+    host: str
+    key_file: Path
+    user: str = "git"
+    port: int = 22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectConfig:
+    """How modules are fetched from their origins: the go command, and what it may use.
+
+    ``vcs`` has the syntax of GOVCS, ``insecure`` that of GOINSECURE. ``processes`` bounds the go
+    commands of one worker process.
+    """
+
+    go: str = "go"
+    processes: int = 4
+    vcs: str = "*:git"
+    insecure: str = ""
+    netrc_file: Path | None = None
+    ssh: tuple[SSHHost, ...] = ()
+    known_hosts_file: Path | None = None
+    cache_max_bytes: int = 10 << 30

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modhaven import direct_env
 from modhaven.checks import ConfigError
 from modhaven.store.base import StoreError
 from modhaven.store.disk import DiskStore
@@ -22,6 +23,8 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"ca_file {config.ca_file} does not exist; install ca-certificates or name another file"
         )
+    if any(spec.is_direct for spec in config.upstreams):
+        direct_env.check_commands(config.direct)
     _check_store(config.store.path)
     # With sockets from systemd, nothing is bound here.
     if "LISTEN_FDS" not in os.environ:

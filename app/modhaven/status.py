@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from modhaven.bulkhead import Bulkheads
     from modhaven.databases import Databases
+    from modhaven.source import Source
     from modhaven.store.base import Store
     from modhaven.upstream import Upstream
 
@@ -26,7 +27,7 @@ class Status:
     """The parts of one process that have a state worth telling."""
 
     store: Store
-    upstreams: Sequence[Upstream]
+    upstreams: Sequence[Source]
     peers: Sequence[Upstream]
     databases: Databases
     bulkheads: Bulkheads

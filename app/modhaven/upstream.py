@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from modhaven.board import Place
     from modhaven.chain_spec import UpstreamSpec
     from modhaven.settings import BreakerConfig, Timeouts
+    from modhaven.source import Source
 
 __all__ = ["AttemptError", "Deadline", "Turn", "Upstream", "make_session"]
 
@@ -60,6 +61,7 @@ class Upstream:
         self.url = spec.url
         self.falls_through = spec.falls_through
         self.is_off = spec.is_off
+        self.is_direct = False
         self.breaker = Breaker(
             failures=breaker.failures,
             open_seconds=breaker.open_seconds,
@@ -203,7 +205,7 @@ class Upstream:
 class Turn:
     """An upstream's turn to answer a request; ``hurried`` while there may be a quicker one."""
 
-    upstream: Upstream
+    upstream: Source
     hurried: bool = False
 
     @property
@@ -212,7 +214,7 @@ class Turn:
         return self.upstream.name
 
     def fetch(self, path: str, sink: BinaryIO, *, limit: int, deadline: Deadline) -> None:
-        """Do what Upstream.fetch does."""
+        """Do what Source.fetch does."""
         self.upstream.fetch(path, sink, limit=limit, deadline=deadline, hurried=self.hurried)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import enum
 import logging
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 from modhaven import metrics, modzip, sumdb
@@ -74,6 +77,21 @@ class Verifier:
         self._pins = pins
         self._required = required
 
+    def look_ahead(self, request: Request) -> None:
+        """Begin to ask the database about a .mod that is about to be fetched.
+
+        One wait for the network instead of two: ``verify`` finds the answer, or joins the question
+        under way. A zip comes after its go.mod, and one record has the hashes of both.
+        """
+        if request.kind is not Kind.MOD:
+            return
+        database = self._database_for(request.module)
+        if database is None:
+            return
+        # In a copy of the context, which carries the request's deadline.
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(_ask, database, request), daemon=True).start()
+
     def verify(self, request: Request, file: BinaryIO) -> Verdict:
         """Check a .mod or .zip in ``file``; any other kind is exempt.
 
@@ -137,3 +155,9 @@ class Verifier:
             f"hash is {actual}, but when it was first used here {known}; remove {where} "
             "if the new one is right"
         )
+
+
+def _ask(database: SumLookup, request: Request) -> None:
+    # A failure is for verify, which asks again, to judge and to tell.
+    with contextlib.suppress(sumdb.SumdbError):
+        database.lookup_hash(request.module, request.version, "/go.mod")

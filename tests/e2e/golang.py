@@ -64,7 +64,10 @@ def download(client: str, *modules: str, timeout: float = GO_SECONDS) -> GoRun:
 
 
 def download_and_sum(client: str, *modules: str) -> tuple[GoRun, dict[str, str]]:
-    """Download MODULE@VERSIONs cold; give the SHA-256 of each file got, by its path on a proxy."""
+    """Download MODULE@VERSIONs cold; give the SHA-256 of each .mod and .zip by its path on a proxy.
+
+    The go command keeps an .info in its own words.
+    """
     marker = "--- sums"
     run = shell(
         client,
@@ -75,7 +78,7 @@ def download_and_sum(client: str, *modules: str) -> tuple[GoRun, dict[str, str]]
         go mod download {" ".join(map(shlex.quote, modules))}
         echo {shlex.quote(marker)}
         cd modcache/cache/download
-        find . -path ./sumdb -prune -o -type f -regex '.*\\.\\(info\\|mod\\|zip\\)' -print0 |
+        find . -path ./sumdb -prune -o -type f -regex '.*\\.\\(mod\\|zip\\)' -print0 |
             xargs -0 sha256sum
         """,
     )

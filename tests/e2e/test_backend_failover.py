@@ -79,3 +79,43 @@ def test_the_backup_serves_while_every_primary_is_stopped_and_rests_afterwards(s
     assert result["failed"] == 0, result["failures"]
     assert backup & set(result["backends"])
     # The fixture waits until the backup gets nothing any more.
+
+
+# Forty requests at once at one backend, with the edge's own certificate; prints each one's status.
+CROWD = """
+for _ in $(seq 40); do
+    curl --silent --insecure --cert /etc/modhaven/pki/host.crt --key /etc/modhaven/pki/host.key \\
+        --output /dev/null --write-out '%{http_code}\\n' --max-time 60 "$0" &
+done
+wait
+"""
+
+
+def test_nobody_fails_when_the_processes_that_fetch_are_killed() -> None:
+    backend = cluster.primaries()[0]
+    file = next(file for file in origin.files() if file.path.endswith(".zip"))
+    cluster.forget([file])
+    faults.forget_requests()
+    url = f"https://{backend.address}:8443{file.path}"
+    # Slow enough to be met in mid-fetch, quick enough for the chain's patience.
+    with faults.mirror_fault("goproxy.cn", "delay", seconds=1, match=r"\.zip$"):
+        crowd = remote.start(cluster.names("edges")[0], "sh", "-c", CROWD, url)
+        try:
+            remote.wait_until(
+                "the fetch to begin",
+                lambda: any(
+                    request["path"] == file.path for request in faults.requests_seen("goproxy.cn")
+                ),
+                20,
+            )
+            workers = remote.run(
+                backend.name, "sh", "-c",
+                'pgrep -P "$(systemctl show --property=MainPID --value modhaven.service)"',
+            ).stdout.split()  # fmt: skip
+            remote.run(backend.name, "kill", "-KILL", *workers)
+            statuses = crowd.communicate(timeout=90)[0].split()
+        finally:
+            if crowd.poll() is None:
+                crowd.kill()
+                crowd.communicate()
+    assert statuses == ["200"] * 40

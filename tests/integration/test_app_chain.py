@@ -20,7 +20,7 @@ from tests.integration.test_app_go import SUMDB_NAME, Server, Servers, serve, st
 from tests.unit.test_wsgi import BASE, INFO, MODULE, ZIP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["serve"]
@@ -149,7 +149,8 @@ def logs(server: Server) -> list[str]:
 class Authority:
     """A certificate authority, its file, and a certificate for loopback signed by it."""
 
-    def __init__(self, folder: Path, name: str = "authority") -> None:
+    def __init__(self, folder: Path, name: str = "authority", *, hosts: Sequence[str] = ()) -> None:
+        self._hosts = hosts
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.file = folder / f"{name}.crt"
@@ -178,6 +179,7 @@ class Authority:
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
             x509.DNSName("localhost"),
             x509.DNSName("mirror.corp.invalid"),
+            *map(x509.DNSName, self._hosts),
         ]
         builder = (
             x509.CertificateBuilder()

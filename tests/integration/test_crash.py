@@ -136,6 +136,7 @@ def configure(folder: Path, chain: str, **changes: Any) -> None:
         "store": {"path": str(folder / "store"), "min_free_bytes": 0},
         "upstreams": chain,
         "upstream_retries": 0,
+        "upstream_rounds": 1,
         **changes,
     }
     (folder / "modhaven.yml").write_text(yaml.safe_dump(settings))

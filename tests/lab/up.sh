@@ -26,8 +26,8 @@ current="the machines"
 step 2 "The machines of $inventory"
 vagrant up --provider=lxc --no-provision
 
-current="the mirrors' stand-ins (tests/lab/lab.yml)"
-step 3 "The stand-ins for goproxy.cn, goproxy.io and proxy.golang.org, and go on the client"
+current="the stand-ins for mirrors and git server (tests/lab/lab.yml)"
+step 3 "The stand-ins for goproxy.cn, goproxy.io, proxy.golang.org and a company's git server, and go on the client"
 ansible-playbook -i "$inventory" tests/lab/lab.yml
 
 current="the deployment (site.yml)"

@@ -86,6 +86,54 @@ def test_a_black_hole_costs_the_first_request_its_patience_and_later_ones_nothin
     assert took(start) < PATIENCE
 
 
+def test_mirrors_whose_faults_take_turns_are_asked_again(
+    make: Make, fake: FakeUpstream, fake2: FakeUpstream
+) -> None:
+    """The one that is left out is well by now, while the other has just begun to fail."""
+    upstreams = make(f"{fake.url}|{fake2.url}")
+    fake2.default = Reply(status=503)
+    for _ in range(3):
+        upstreams[0].breaker.failed("503", timed_out=False)
+    fake.script("x", Reply(body=b"first"))
+    assert Chain(upstreams, rounds=2).walk(use) == (b"first", fake.name)
+
+
+def test_what_will_not_pass_is_not_asked_for_again(
+    make: Make, fake: FakeUpstream, fake2: FakeUpstream
+) -> None:
+    upstreams = make(f"{fake.url}|{fake2.url}")
+    # One says that it is not there; what the other says may pass, but there is an answer of a kind.
+    fake.script("x", Reply(status=404))
+    fake2.script("x", Reply(status=503))
+    with pytest.raises(ChainError) as failed:
+        Chain(upstreams, rounds=3).walk(use)
+    assert not failed.value.not_found
+    assert (fake.counts["x"], fake2.counts["x"]) == (1, 1)
+    # Nor is anything that everyone refuses for good.
+    fake.script("x", Reply(status=403))
+    fake2.script("x", Reply(status=403))
+    with pytest.raises(ChainError):
+        Chain(upstreams, rounds=3).walk(use)
+    assert (fake.counts["x"], fake2.counts["x"]) == (2, 2)
+
+
+def test_everyone_is_asked_once_more_when_everyone_fails_for_a_moment(
+    make: Make, fake: FakeUpstream, fake2: FakeUpstream
+) -> None:
+    upstreams = make(f"{fake.url},{fake2.url}")
+    fake.script("x", Reply(status=503), Reply(body=b"well"))
+    assert Chain(upstreams, rounds=2).walk(use) == (b"well", fake.name)
+    # While all are known to be down, nobody waits.
+    fake.script("x", Reply(status=503))
+    for upstream in upstreams:
+        for _ in range(3):
+            upstream.breaker.failed("503", timed_out=False)
+    before = fake.counts["x"]
+    with pytest.raises(ChainError):
+        Chain(upstreams, rounds=5).walk(use)
+    assert fake.counts["x"] == before + 1
+
+
 def test_when_nobody_answers_in_a_hurry_the_living_are_given_time(
     make: Make, fake: FakeUpstream, fake2: FakeUpstream
 ) -> None:

@@ -60,7 +60,7 @@ def test_serve_without_a_file_says_what_to_set(
     ("arguments", "sentence"),
     [
         (["--workers", "0"], "--workers must be"),
-        (["--upstreams", "direct"], "--upstreams 'direct' is not supported"),
+        (["--upstreams", "directly"], "--upstreams 'directly' is not an http:// or https:// URL"),
         (["--ca-file", "/nonexistent"], "--ca-file /nonexistent does not exist"),
         (["--config", "/nonexistent"], "cannot be read"),
     ],

@@ -62,7 +62,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path, monkeypatch: pytest.Monke
         ({"workers": 0}, "workers"),
         ({"workers": True}, "workers"),
         ({"limits": {"zip_requests": "many"}}, "limits.zip_requests"),
-        ({"upstreams": "https://a.b,direct"}, "upstreams"),
+        ({"upstreams": "https://a.b,directly"}, "upstreams"),
         ({"upstreams": "ftp://a.b"}, "upstreams"),
         ({"peers": [{"name": "backend2"}]}, "peers"),
         ({"peers": [{"name": "backend2", "url": "backend2"}]}, "peers"),

@@ -58,6 +58,12 @@ VALUES: dict[str, tuple[str, object]] = {
     "graceful_timeout_seconds": ("9", 9),
     "drain_file": ("/run/d", "/run/d"),
     "accel_prefix": ("/-/x", "/-/x"),
+    "direct.go": ("/opt/go/bin/go", "/opt/go/bin/go"),
+    "direct.vcs": ("corp.x:git,*:off", "corp.x:git,*:off"),
+    "direct.insecure": ("corp.x", "corp.x"),
+    "direct.netrc_file": ("/etc/netrc", "/etc/netrc"),
+    "direct.known_hosts_file": ("/etc/known", "/etc/known"),
+    "direct.ssh": ("{host: git.x, key_file: /k}", [{"host": "git.x", "key_file": "/k"}]),
     "store.path": ("/srv/s", "/srv/s"),
     "upstreams": ("https://a.b|c.d,off", "https://a.b|c.d,off"),
     "private": ("*.corp.x,a.b/c", "*.corp.x,a.b/c"),
@@ -96,6 +102,8 @@ def test_a_flag_does_what_the_key_does(key: str) -> None:
     texts = {key: value_of(key)}
     if key.startswith("peer_tls."):
         texts |= {name: pair for name, pair in VALUES.items() if name.startswith("peer_tls.")}
+    if key == "direct.ssh":
+        texts["direct.known_hosts_file"] = VALUES["direct.known_hosts_file"]
     data: dict[str, object] = {}
     arguments: list[str] = []
     for name, (text, value) in texts.items():

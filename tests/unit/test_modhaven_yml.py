@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -11,10 +12,12 @@ import yaml
 from tests.unit.ansible_plugin import ROOT
 
 from modhaven import config
+from modhaven.settings import SSHHost
 
 GIVEN: dict[str, Any] = {
     "ansible_managed": "managed",
     "inventory_hostname": "backend1",
+    "_backend_direct": False,
     "_backend_peers": [{"name": "backend2", "url": "https://192.0.2.2:8443"}],
     "_modhaven_pki_dir": "/etc/modhaven/pki",
     "modhaven_mtls": True,
@@ -57,6 +60,37 @@ def test_upstreams_may_be_a_list() -> None:
     assert not made.upstreams[0].health_check
     assert made.upstreams[1].modules == "*.corp.example"
     assert made.private == "*.corp.example,corp.example"
+
+
+def test_what_direct_needs_is_there_where_the_chain_has_it() -> None:
+    ssh = {"host": "src.corp.example", "user": "git", "port": 22, "key_file": "/d/src.key"}
+    made = rendered(
+        backend_upstreams=[*LIST, {"url": "direct", "modules": ["src.corp.example"]}],
+        backend_direct_https=[{"host": "git.corp.example", "user": "u", "password": "s3cret"}],
+        backend_direct_ssh=[{"host": "src.corp.example", "key": "s3cret", "host_key": "s3cret"}],
+        backend_direct_processes=3,
+        _backend_direct=True,
+        _backend_direct_dir="/d",
+        _backend_direct_ssh=[ssh],
+        _backend_go_dir="/opt/modhaven/go/go-1",
+    )
+    assert made.direct == config.DirectConfig(
+        go="/opt/modhaven/go/go-1/bin/go",
+        processes=3,
+        netrc_file=Path("/d/netrc"),
+        ssh=(SSHHost(host="src.corp.example", key_file=Path("/d/src.key")),),
+        known_hosts_file=Path("/d/known_hosts"),
+    )
+
+
+def test_the_roles_defaults_of_direct_are_the_apps() -> None:
+    made = rendered(
+        backend_upstreams="direct",
+        _backend_direct=True,
+        _backend_go_dir="/go",
+        _backend_direct_dir="",
+    )
+    assert made.direct == config.DirectConfig(go="/go/bin/go")
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -160,7 +160,14 @@ def test_one_holder_among_threads(store: DiskStore) -> None:
     for thread in threads:
         thread.join()
     assert most == [1] * 20
-    assert files(store) == []
+
+
+def test_keys_have_locks_of_their_own_and_leave_no_files(store: DiskStore) -> None:
+    with store.lock("k", wait_seconds=1):
+        for number in range(50):
+            with store.lock(f"k{number}", wait_seconds=0):
+                pass
+    assert files(store) == ["locks/keys"]
 
 
 def test_waiting_for_a_lock_ends(store: DiskStore) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.unit.test_wsgi import BASE, GOOD_SUMS, INFO, MOD, ZIP, Sums, make_zip
+from tests.conftest import FakeUpstream, Reply
+from tests.unit.test_wsgi import BASE, GOOD_SUMS, INFO, MOD, ZIP, Sums, build, call, make_zip
 
 from modhaven import protocol, sumdb
 from modhaven.store.disk import DiskStore
@@ -78,3 +81,36 @@ def test_what_no_database_is_asked_about_is_pinned(tmp_path: Path, *, with_datab
     assert str(where) in str(caught.value)
     where.unlink()
     assert verify(pinned, "mod", MOD + b"//") is Verdict.PINNED
+
+
+class Remembering(Sums):
+    """Remembers when it was asked first."""
+
+    def __init__(self, nosumdb: str = "") -> None:
+        super().__init__(GOOD_SUMS, SILENT, nosumdb)
+        self.asked = threading.Event()
+        self.asked_at = 0.0
+
+    def lookup_hash(self, module: str, version: str, suffix: str = "") -> str:
+        if not self.asked.is_set():
+            self.asked_at = time.monotonic()
+            self.asked.set()
+        return super().lookup_hash(module, version, suffix)
+
+
+def test_the_database_is_asked_while_a_go_mod_is_being_fetched(
+    tmp_path: Path, fake: FakeUpstream
+) -> None:
+    app, database = build(tmp_path, fake.url), Remembering()
+    app._gateway._verifier = Verifier(database.for_module)
+    fake.script(f"{BASE}.mod", Reply(body=MOD, delay_seconds=0.3))
+    began = time.monotonic()
+    assert call(app, f"/{BASE}.mod").status == 200
+    assert database.asked_at - began < 0.3
+
+
+@pytest.mark.parametrize(("extension", "nosumdb"), [("zip", ""), ("info", ""), ("mod", "*.com")])
+def test_nobody_is_asked_ahead_in_vain(extension: str, nosumdb: str) -> None:
+    database = Remembering(nosumdb)
+    Verifier(database.for_module).look_ahead(protocol.parse(f"/{BASE}.{extension}"))
+    assert not database.asked.wait(0.2)

@@ -73,6 +73,7 @@ def build(tmp_path: Path, chain: str, **changes: Any) -> App:
         "upstreams": chain,
         "upstream_timeouts": {"connect_seconds": 0.5, "first_byte_seconds": 0.5},
         "upstream_retries": 0,
+        "upstream_rounds": 1,
         "sumdb": "off",
         "drain_file": str(tmp_path / "drain"),
     }

@@ -16,7 +16,6 @@ sees the whole file or none.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -125,8 +124,7 @@ class DiskStore:
     @contextlib.contextmanager
     def lock(self, key: str, *, wait_seconds: float) -> Iterator[None]:
         """Hold ``key`` across processes; LockTimeoutError, StoreError. It dies with its holder."""
-        path = self._locks / hashlib.sha256(key.encode()).hexdigest()
-        with files.hold(path, key, wait_seconds=wait_seconds):
+        with files.hold(self._locks / "keys", key, wait_seconds=wait_seconds):
             yield
 
     def published(self) -> Iterator[str]:
