@@ -94,8 +94,8 @@ class Site:
         self._app: subprocess.Popen[bytes] | None = None
         self._nginx: subprocess.Popen[bytes] | None = None
         for name in ("etc/nginx/modhaven/backend", "etc/nginx/modhaven/edge/snippets",
-                     "etc/nginx/modules-enabled", "var/log/nginx", "run/modhaven", "temp",
-                     "cache", "files"):  # fmt: skip
+                     "etc/nginx/modules-enabled", "etc/modhaven", "var/log/nginx", "run/modhaven",
+                     "temp", "cache", "files"):  # fmt: skip
             (folder / name).mkdir(parents=True)
         self._make_store()
         self._render(chain or f"{self.plain}/files", sumdbs)
@@ -216,6 +216,13 @@ class Site:
             path.write_text(text)
         # Read last: the log format is one of the backend's.
         (etc / "modhaven/edge/plain.conf").write_text(self._plain_conf())
+        shutil.copy(ROOT / "templates/nginx/upstream.conf.j2", self.folder / "etc/modhaven")
+        subprocess.run(
+            [sys.executable, "-m", "modhaven.cli", "pool", "--root", self.folder, "render"],
+            check=True, stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "app"),
+                 "PATH": f"{self.tools.nginx.parent}:{os.environ['PATH']}"},
+        )  # fmt: skip
 
     def _plain_conf(self) -> str:
         temp = "\n".join(
