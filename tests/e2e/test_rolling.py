@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e import cluster, origin
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LAB = "inventories/lab"
 RATE = 20
+MOST_SECONDS = 500
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -35,21 +36,22 @@ def pool_states(edge: str) -> dict[str, str]:
     return {server["name"]: server["state"] for server in told["servers"]}
 
 
-def under_load(playbook: str, seconds: int, say: Say, *arguments: str) -> dict[str, Any]:
-    """Run a playbook while a client loads files that need a backend; nothing may fail."""
+def under_load(playbook: str, say: Say, *arguments: str) -> float:
+    """Run a playbook while a client loads files: nothing may fail. Return the seconds it took."""
     files = origin.files()
     cluster.forget_edge_caches()
-    plan = cluster.load_plan(files, rate=RATE) | {"seconds": seconds}
+    plan = cluster.load_plan(files, rate=RATE) | {"seconds": MOST_SECONDS}
     began = time.monotonic()
     with load_from(cluster.client(), plan) as load:
         run = play(playbook, LAB, *arguments)
         took = time.monotonic() - began
-        result = load.result()
+        result = load.enough()
     say(f"{playbook} in {took:.0f} s: {cluster.figures(result)}")
     assert run.ok, run.output
-    assert took < seconds, "the load ended before the playbook did: nothing was proven of its end"
+    assert took < MOST_SECONDS, "the load ended before the playbook did"
+    assert result["sent"] > RATE * took / 2
     assert result["failed"] == 0, result["failures"]
-    return result
+    return took
 
 
 def releases(host: str) -> list[str]:
@@ -62,14 +64,14 @@ def current(host: str) -> str:
 
 def test_an_update_one_node_at_a_time_fails_no_request(say: Say) -> None:
     # Another value of something that every node is told.
-    under_load("playbooks/update.yml", 240, say, "-e", "modhaven_mutable_seconds=61")
+    under_load("playbooks/update.yml", say, "-e", "modhaven_mutable_seconds=61")
     for edge in cluster.names("edges"):
         assert set(pool_states(edge).values()) == {"up"}
         assert remote.run(edge, "test", "-e", "/etc/modhaven/vip-stay-out", check=False).returncode
     for name in cluster.names("backends"):
         assert "mutable_seconds: 61" in remote.run(name, "cat", "/etc/modhaven/modhaven.yml").stdout
     assert len(cluster.vip_holders()) == 1
-    assert play("playbooks/update.yml", LAB).ok
+    assert play("site.yml", LAB).ok
 
 
 def test_a_rollback_takes_less_than_a_minute_and_fails_no_request(say: Say) -> None:
@@ -79,10 +81,10 @@ def test_a_rollback_takes_less_than_a_minute_and_fails_no_request(say: Say) -> N
         # Another release, though of the same program.
         remote.run(name, "cp", "-a", now[name], f"{now[name]}-before")
     try:
-        began = time.monotonic()
-        under_load("playbooks/rollback.yml", 58, say)
+        took = under_load("playbooks/rollback.yml", say)
         assert {current(name) for name in backends} == {f"{now[n]}-before" for n in backends}
-        say(f"rollback of {len(backends)} backends: {time.monotonic() - began:.0f} s with the load")
+        # What the operator was promised; this machine carries all the hosts.
+        assert took < 60
     finally:
         assert play("site.yml", LAB, "--limit", "backends").ok
         for name in backends:

@@ -5,7 +5,8 @@ omission); its latency counts from that moment. Every body is compared with its 
 Bounded in count and time, and refuses targets outside the lab (10.0.3.0/24) and loopback.
 
 Standard library only, no import of its own, so that the file can be copied to a host and run there:
-``python3 load.py PLAN`` (``-``: standard input) prints the result as JSON. The plan:
+``python3 load.py PLAN`` (``-``: standard input) prints the result as JSON; after SIGTERM it sends
+no more requests and does the same. The plan:
 
     {"targets": [{"url": "http://10.0.3.100/m/@v/v1.zip", "sha256": "…"}],
      "rate": 50, "seconds": 20, "timeout_seconds": 10, "keep_alive": false, "ca_file": "/…/ca.pem",
@@ -21,6 +22,7 @@ import http.client
 import ipaddress
 import itertools
 import json
+import signal
 import socket
 import ssl
 import sys
@@ -130,21 +132,27 @@ class Load:
         self._connections: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
         self._begun = 0.0
+        self.enough = threading.Event()
 
     def run(self) -> dict[str, Any]:
-        """Send every request at its moment, wait for the last answer, give the result."""
-        total = max(1, round(self.plan.rate * self.plan.seconds))
+        """Send every request at its moment, wait for the last answer, give the result.
+
+        When ``enough`` is set, no more are sent.
+        """
+        sent, total = 0, max(1, round(self.plan.rate * self.plan.seconds))
         in_flight = min(400, max(8, int(self.plan.rate * self.plan.timeout_seconds) + 1))
         wall = time.time()
         self._begun = time.monotonic()
         with ThreadPoolExecutor(in_flight) as pool:
             for number in range(total):
                 due = number / self.plan.rate
-                time.sleep(max(0.0, self._begun + due - time.monotonic()))
+                if self.enough.wait(max(0.0, self._begun + due - time.monotonic())):
+                    break
                 pool.submit(self._one, self.targets[number % len(self.targets)], due)
+                sent += 1
         for connection in self._connections:
             connection.close()
-        return summary(self.outcomes, total, wall, time.monotonic() - self._begun)
+        return summary(self.outcomes, sent, wall, time.monotonic() - self._begun)
 
     def _one(self, target: Target, due: float) -> None:
         outcome = Outcome(due=due, ended=0.0, url=target.url)
@@ -285,6 +293,7 @@ def main() -> int:
     except (ValueError, TypeError, KeyError, OSError) as error:
         sys.stderr.write(f"load.py: this plan cannot be run: {error}\n")
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: load.enough.set())
     json.dump(load.run(), sys.stdout, indent=1)
     return 0
 

@@ -20,7 +20,8 @@ _PLAN = "/tmp/modhaven-load.json"  # noqa: S108
 class RunningLoad:
     """A load that was started; ``result`` waits for its end."""
 
-    def __init__(self, process: subprocess.Popen[str], timeout: float) -> None:
+    def __init__(self, host: str, process: subprocess.Popen[str], timeout: float) -> None:
+        self._host = host
         self._process = process
         self._timeout = timeout
         self._result: dict[str, Any] | None = None
@@ -33,6 +34,12 @@ class RunningLoad:
                 raise RuntimeError(f"the load ended with {self._process.returncode}: {err.strip()}")
             self._result = json.loads(out)
         return self._result
+
+    def enough(self) -> dict[str, Any]:
+        """Let it send no more requests, and give its figures."""
+        # Brackets, so that the pattern does not find itself.
+        remote.run(self._host, "pkill", "-TERM", "-f", f"^python3 [{_PROGRAM[0]}]{_PROGRAM[1:]}")
+        return self.result()
 
     def stop(self) -> None:
         """End the load at once, if it still runs."""
@@ -51,7 +58,7 @@ def load_from(host: str, plan: Mapping[str, Any]) -> Iterator[RunningLoad]:
     remote.put(host, _PLAN, json.dumps(plan))
     process = remote.start(host, "timeout", "900", "python3", _PROGRAM, _PLAN)
     timeout = float(plan["seconds"]) + float(plan.get("timeout_seconds", 10)) + 60
-    load = RunningLoad(process, timeout)
+    load = RunningLoad(host, process, timeout)
     try:
         yield load
     finally:
