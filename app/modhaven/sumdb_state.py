@@ -99,7 +99,7 @@ class DiskState:
         with self._locked():
             if self.load_head() != old:
                 return False
-            self._write("latest", new)
+            self._write("latest", new, durable=True)
             return True
 
     def load_tile(self, tile: Tile) -> bytes | None:
@@ -116,7 +116,7 @@ class DiskState:
         if self.load_tile(tile) == data:
             return
         # What else is there of this place is narrower, or damaged.
-        self._write(tile.path, data)
+        self._write(tile.path, data, durable=tile.is_full)
         if tile.is_full:
             shutil.rmtree(self._partial_folder(tile), ignore_errors=True)
             return
@@ -131,7 +131,7 @@ class DiskState:
 
     def save(self, name: str, data: bytes) -> None:
         """See State."""
-        self._write(name, data)
+        self._write(name, data, durable=name == "fork")
 
     def _partial_folder(self, tile: Tile) -> Path:
         return self._folder / f"{tile.full.path}.p"
@@ -150,16 +150,21 @@ class DiskState:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _write(self, name: str, data: bytes) -> None:
-        """Replace a file by way of a temporary one; readers see the old or the new bytes."""
+    def _write(self, name: str, data: bytes, *, durable: bool = False) -> None:
+        """Replace a file by way of a temporary one; readers see the old or the new bytes.
+
+        Lookups, and tiles that will grow, need not be ``durable``: after a power cut the last ones
+        may be empty, which is as good as absent.
+        """
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp"
         try:
             with temporary.open("wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

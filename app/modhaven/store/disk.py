@@ -108,7 +108,7 @@ class DiskStore:
     def put_mutable(self, key: str, body: bytes, source: str) -> None:
         """Keep an answer with the time of now; StoreError."""
         head = json.dumps({"fetched": time.time(), "source": source}).encode()
-        self._writer.write(self._mutable / key, head + b"\n" + body)
+        self._writer.write(self._mutable / key, head + b"\n" + body, durable=False)
 
     def versions(self, escaped_module: str) -> list[str]:
         """Return the versions whose .info is held, pseudo-versions included, in no order."""
@@ -225,7 +225,9 @@ class DiskStore:
             staged.file.flush()
             os.fsync(staged.file.fileno())
             size = os.fstat(staged.file.fileno()).st_size
-            files.rename(staged.path, target)
+            # Its bytes are on disk; that its name is too is not waited for: what is lost with the
+            # power is fetched again.
+            files.rename(staged.path, target, durable=False)
         except OSError as error:
             raise store_error(error) from error
         if not unverified:
@@ -243,7 +245,7 @@ class DiskStore:
             body = "".join(f"{v}\n" for v in tagged).encode()
             path = self._download / key
             if not path.is_file() or path.read_bytes() != body:
-                self._writer.write(path, body)
+                self._writer.write(path, body, durable=False)
 
     def _move_to_quarantine(self, staged: DiskStaged, reason: str) -> Path:
         with files.disk_errors():

@@ -43,16 +43,21 @@ class Writer:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         return path, os.fdopen(descriptor, "w+b")
 
-    def write(self, target: Path, data: bytes) -> None:
-        """Replace ``target`` atomically and durably; StoreError."""
+    def write(self, target: Path, data: bytes, *, durable: bool = True) -> None:
+        """Replace ``target`` atomically; StoreError.
+
+        Without ``durable`` it may be empty, or the old one, after a power cut: for what can be made
+        anew, and shows when it is damaged.
+        """
         try:
             path, file = self.open_temporary()
             try:
                 with file:
                     file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                rename(path, target)
+                    if durable:
+                        file.flush()
+                        os.fsync(file.fileno())
+                rename(path, target, durable=durable)
             finally:
                 path.unlink(missing_ok=True)
         except OSError as error:
@@ -67,10 +72,15 @@ class Writer:
                     path.unlink()
 
 
-def rename(source: Path, target: Path) -> None:
-    """Move a file within the file system, durably; OSError."""
+def rename(source: Path, target: Path, *, durable: bool = True) -> None:
+    """Move a file within the file system; OSError.
+
+    Without ``durable`` it may be where it was, or gone, after a power cut.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
+    if not durable:
+        return
     descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
