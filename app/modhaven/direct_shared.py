@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from modhaven.attempt import Deadline
     from modhaven.config import Config
 
+log = logging.getLogger(__name__)
 # How long a request waits for others' go commands to end.
 _PLACE_SECONDS = 15.0
 
@@ -75,21 +77,28 @@ class Shared:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder)
-            os.close(lock)
-            self.repositories.trim_if_due()
+            try:
+                shutil.rmtree(folder)
+                self.repositories.trim_if_due()
+            except OSError as error:
+                # The answer is good all the same; what is left is removed by the next process.
+                log.warning("%s cannot be cleaned up: %s", folder, error)
+            finally:
+                os.close(lock)
 
     def _remove_leftovers(self) -> None:
         """Remove the folders of calls whose process died."""
         for folder in self._calls.iterdir():
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(lock)
+            # A call of another process may end just now, and remove its own.
+            with contextlib.suppress(FileNotFoundError):
+                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+                except BlockingIOError:
+                    continue
+                finally:
+                    os.close(lock)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,11 @@ class Flights(Generic[T]):
         self._guard = threading.Lock()
         self._flights: dict[str, Future[T]] = {}
 
+    def is_under_way(self, key: str) -> bool:
+        """Tell whether somebody is calling for ``key`` now."""
+        with self._guard:
+            return key in self._flights
+
     def do(self, key: str, call: Callable[[], T], *, wait_seconds: float) -> T:
         """Return what ``call`` returns, called once for all callers of ``key`` at this time.
 

@@ -191,7 +191,8 @@ class Gateway:
 
     def _revalidated(self, request: Request, deadline: Deadline) -> Found | None:
         """Return a new answer if it comes quickly; else it is kept for the next, and None."""
-        if request.cached_only:
+        if request.cached_only or self._flights.is_under_way(request.path):
+            # Who asks already keeps the answer for all; a crowd needs no threads of its own.
             return None
         won = race(
             [lambda: self._fly(request, deadline, self._fetch_mutable)],

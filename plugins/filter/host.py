@@ -30,7 +30,8 @@ def is_bare(seen: Mapping[str, Any], groups: Sequence[str], vip_address: str) ->
     """Whether check mode would miss what the roles of `groups` install before they use it."""
     needed = ["python_apt"]
     needed += ["modhaven_nginx"] if {"edges", "backends"} & set(groups) else []
-    needed += ["modhaven_app"] if "backends" in groups else []
+    needed += ["modhaven_app"] if {"edges", "backends"} & set(groups) else []
+    needed += ["modhaven_pool"] if "edges" in groups else []
     needed += ["keepalived"] if "edges" in groups and vip_address else []
     needed += ["update_ca_certificates"] if "clients" in groups else []
     return not all(seen.get(key) for key in needed)

@@ -81,6 +81,21 @@ def test_the_backup_serves_while_every_primary_is_stopped_and_rests_afterwards(s
     # The fixture waits until the backup gets nothing any more.
 
 
+def test_a_backend_whose_app_is_down_says_503_so_that_another_is_asked() -> None:
+    backend = cluster.backups()[0]
+    file = next(file for file in origin.files() if file.path.endswith(".mod"))
+    cluster.forget([file])
+    with faults.service_stopped(backend.name, "modhaven.socket", "modhaven.service"):
+        for path in (file.path, "/rsc.io/quote/@v/list"):
+            status = remote.run(
+                cluster.names("edges")[0],
+                *("curl", "--silent", "--insecure", "--output", "/dev/null"),
+                *("--cert", "/etc/modhaven/pki/host.crt", "--key", "/etc/modhaven/pki/host.key"),
+                *("--write-out", "%{http_code}", f"https://{backend.address}:8443{path}"),
+            ).stdout
+            assert (path, status) == (path, "503")
+
+
 # Forty requests at once at one backend, with the edge's own certificate; prints each one's status.
 CROWD = """
 for _ in $(seq 40); do

@@ -80,16 +80,32 @@ def test_a_rollback_takes_less_than_a_minute_and_fails_no_request(say: Say) -> N
     for name in backends:
         # Another release, though of the same program.
         remote.run(name, "cp", "-a", now[name], f"{now[name]}-before")
+        remote.run(name, "ln", "-sfn", f"{now[name]}-before", "/opt/modhaven/previous")
     try:
         took = under_load("playbooks/rollback.yml", say)
         assert {current(name) for name in backends} == {f"{now[n]}-before" for n in backends}
         # What the operator was promised; this machine carries all the hosts.
         assert took < 60
+        # Once more is no way forward again.
+        again = play("playbooks/rollback.yml", LAB)
+        assert again.ok, again.output
+        assert {current(name) for name in backends} == {f"{now[n]}-before" for n in backends}
     finally:
         assert play("site.yml", LAB, "--limit", "backends").ok
         for name in backends:
-            remote.run(name, "rm", "-rf", f"{now[name]}-before")
+            remote.run(name, "rm", "-rf", f"{now[name]}-before", "/opt/modhaven/previous")
     assert {name: current(name) for name in backends} == now
+
+
+def test_without_a_release_to_go_back_to_nothing_is_changed() -> None:
+    name = cluster.names("backends")[0]
+    remote.run(name, "rm", "-f", "/opt/modhaven/previous")
+    before = current(name)
+    run = play("playbooks/rollback.yml", LAB)
+    assert not run.ok
+    assert f"{name} has no release before the present one" in run.output
+    assert "nothing was changed" in run.output
+    assert current(name) == before
 
 
 def test_a_backend_is_drained_and_undrained_by_playbook_with_an_edge_dead() -> None:

@@ -18,6 +18,7 @@ LOOK = """\
 systemd=yes
 modhaven_nginx=yes
 modhaven_app=yes
+modhaven_pool=yes
 keepalived=yes
 update_ca_certificates=yes
 python_apt=yes
@@ -240,7 +241,10 @@ def test_look_is_parsed_into_truths_and_lists() -> None:
         (("edges",), "", "modhaven_nginx", True),
         (("backends",), "", "modhaven_nginx", True),
         (("backends",), "", "modhaven_app", True),
-        (("edges",), "", "modhaven_app", False),
+        (("edges",), "", "modhaven_app", True),
+        (("clients",), "", "modhaven_app", False),
+        (("edges",), "", "modhaven_pool", True),
+        (("backends",), "", "modhaven_pool", False),
         (("clients",), "", "update_ca_certificates", True),
         (("edges",), "", "update_ca_certificates", False),
         (("clients",), "", "python_apt", True),

@@ -59,8 +59,11 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
             "--wait", type=_seconds, default=60.0, metavar="SECONDS",
             help="how long; 0 does not wait for that (default: 60)",
         )  # fmt: skip
-        if name == "drain":
-            parser.add_argument("--reason", default="by hand", help="what status shows")
+        parser.add_argument(
+            "--reason",
+            default="by hand" if name == "drain" else "",
+            help="what status shows" if name == "drain" else "only if it was drained for this",
+        )
     settle = command("settle", operate.settle, "wait until nginx has the pool of pool.yml")
     settle.add_argument(
         "--wait", type=_seconds, default=30.0, metavar="SECONDS", help="how long (default: 30)"

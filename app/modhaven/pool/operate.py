@@ -65,8 +65,11 @@ def drain(options: argparse.Namespace, paths: Paths) -> int:
     if idle is None:
         left = _server(_told(paths), name).in_flight
         return failed(f"{name} still works on {left} requests after {options.wait:g} s")
-    if _server(idle, name).in_flight is None:
-        say(f"{name} does not say what it works on ({_server(idle, name).error or 'no status'})")
+    server = _server(idle, name)
+    if server.in_flight is None and server.ready:
+        return failed(f"{name} is drained, but does not say what it works on: wait for yourself")
+    if server.in_flight is None:
+        say(f"{name} does not say what it works on ({server.error or 'no status'})")
     else:
         say(f"{name} has answered all it was asked")
     return 0
@@ -76,7 +79,12 @@ def undrain(options: argparse.Namespace, paths: Paths) -> int:
     """Let a backend in and wait until it is asked; 1 when that is not reached in time."""
     name = options.backend
     told = _told(paths)
-    removed = Drains(paths.drained).remove(name)
+    drains = Drains(paths.drained)
+    found = drains.all().get(name)
+    if options.reason and found is not None and found.reason != options.reason:
+        say(f"{name} stays drained: {found.reason}")
+        return 0
+    removed = drains.remove(name)
     if removed and told.server(name) is None:
         say(f"{name} is in this pool no more; that it was drained is forgotten")
         return 0
@@ -149,8 +157,9 @@ def _wait(paths: Paths, seconds: float, reached: Callable[[PoolStatus], bool]) -
     # Until then the manager may not have seen what was done before this was called.
     asked_at = time.time()
     while True:
-        told = _told(paths)
-        if told.time > asked_at and reached(told):
+        told = status.read(paths.status)
+        # While it is started anew, the manager has nothing to tell.
+        if told is not None and not told.is_old and told.time > asked_at and reached(told):
             return told
         if time.monotonic() > end:
             return None
