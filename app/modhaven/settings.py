@@ -69,14 +69,9 @@ class Freshness:
     stale_max_seconds: int = 604800
 
     @property
-    def while_revalidating_seconds(self) -> int:
-        """Seconds after it was fresh for which an answer may be given while it is fetched anew."""
-        return min(self.mutable_seconds, self.stale_max_seconds)
-
-    @property
     def usable_seconds(self) -> int:
         """Seconds for which an answer is fresh or may be given while it is fetched anew."""
-        return self.mutable_seconds + self.while_revalidating_seconds
+        return self.mutable_seconds + min(self.mutable_seconds, self.stale_max_seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
