@@ -67,8 +67,8 @@ class Site:
     """One backend behind one edge in ``folder``, with the given chain and checksum databases.
 
     ``plain`` is the same nginx serving the store's files as plain ones. Below ``/files`` it is the
-    mirror that is asked when no chain is given: what lies in the folder ``files``. Everything
-    listens on loopback only.
+    mirror that is asked when no chain is given: what lies in the folder ``files``; ``plain_port``
+    says where. Everything listens on loopback only.
     """
 
     def __init__(
@@ -78,13 +78,14 @@ class Site:
         chain: str = "",
         *,
         sumdbs: tuple[str, ...] = (TEST_SUMDB,),
+        plain_port: int | None = None,
     ) -> None:
         self.folder = folder
         self.tools = tools
         self.store = folder / "store"
         self.files = folder / "files"
         self.port, self.edge_port, self.edge_tls_port, *plain_ports = _free_ports(5)
-        self.plain_port, self.plain_tls_port = plain_ports
+        self.plain_port, self.plain_tls_port = plain_port or plain_ports[0], plain_ports[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.edge = f"http://127.0.0.1:{self.edge_port}"
         self.edge_tls = f"https://127.0.0.1:{self.edge_tls_port}"

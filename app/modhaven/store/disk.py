@@ -232,8 +232,9 @@ class DiskStore:
             raise store_error(error) from error
         if not unverified:
             self.mark(staged.key, unverified=False)
-        if staged.key.endswith(".info"):
-            self.refresh_list(staged.key.rpartition("/@v/")[0])
+        escaped_module, _, name = staged.key.rpartition("/@v/")
+        if name.endswith(".info") and not semver.is_pseudo(name.removesuffix(".info")):
+            self.refresh_list(escaped_module)
         return Stored(path=target, size=size, unverified=unverified)
 
     def refresh_list(self, escaped_module: str) -> None:
