@@ -62,7 +62,7 @@ def test_what_a_sibling_holds_is_served_when_no_backend_answers(site: EdgeSite) 
     assert answer.headers["X-Modhaven-Sibling"] == "edge2"
     assert answer.headers["X-Modhaven-Source"] == "store"
     assert "X-Modhaven-Stale" not in answer.headers
-    # One id for the client, in this edge's log and in the sibling's; not the one of the first fetch.
+    # One id for the client, this edge's log and the sibling's; not that of the first fetch.
     assert "," not in answer.headers["X-Request-Id"]
     logged = one.log(wanted=1)[-1]
     assert (logged["request_id"], logged["cache"], logged["sibling"]) == (
