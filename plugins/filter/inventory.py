@@ -85,15 +85,20 @@ def _backend_problems(backends: list[str], hostvars: HostVars) -> list[str]:
     return problems
 
 
+def _client_ports(variables: Mapping[str, Any]) -> dict[str, str]:
+    ports = {}
+    if _is_true(variables.get("edge_https", True)):
+        ports["edge_https_port"] = str(variables.get("edge_https_port", 443))
+    if _is_true(variables.get("edge_plain_http", False)):
+        ports["edge_http_port"] = str(variables.get("edge_http_port", 80))
+    return ports
+
+
 def _edge_problems(edges: list[str], backends: list[str], hostvars: HostVars) -> list[str]:
     problems = []
     for name in edges:
         variables = hostvars[name]
-        ports = {}
-        if _is_true(variables.get("edge_https", True)):
-            ports["edge_https_port"] = str(variables.get("edge_https_port", 443))
-        if _is_true(variables.get("edge_plain_http", False)):
-            ports["edge_http_port"] = str(variables.get("edge_http_port", 80))
+        ports = _client_ports(variables)
         if not ports:
             problems.append(
                 f"{name} would answer nobody: 'edge_https' and 'edge_plain_http' are both false."

@@ -151,6 +151,7 @@ def test_nothing_but_nginx_and_ssh_listens_on_the_network(edge: str) -> None:
     own = effective(edge)
     wanted = {own["edge_https_port"]} if own["edge_https"] else set()
     wanted |= {own["edge_http_port"]} if own["edge_plain_http"] else set()
+    wanted |= {own["edge_sibling_port"]} if len(EDGES) > 1 and own["edge_sibling_tries"] else set()
     wanted |= {own["modhaven_backend_port"]} if edge in BACKENDS else set()
     lines = output(edge, "ss --no-header --listening --numeric --tcp --processes").splitlines()
     listening = {

@@ -177,7 +177,7 @@ def test_only_hosts_of_the_deployment_may_ask(site: EdgeSite) -> None:
     own = (str(pki / "hosts/edge1.crt"), str(pki / "hosts/edge1.key"))
     assert requests.get(url, verify=str(pki / "ca.crt"), cert=own, timeout=10).ok
     refused = requests.post(url, verify=str(pki / "ca.crt"), cert=own, timeout=10)
-    assert refused.status_code == 405
+    assert refused.status_code == 403
 
 
 def test_a_sibling_of_another_deployment_is_not_believed(site: EdgeSite) -> None:

@@ -24,12 +24,12 @@ _LEAST_WORDS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
-    """One backend: ``state`` is up, down, joining, drained, kept (down, and asked all the same), or
-    resting (a backup that is up, where nginx itself knows no backups).
+    """One backend, as it is seen and as nginx has it.
 
-    ``reason`` is why it is drained; ``error`` why it was last not ready, at ``error_at``.
-    ``in_flight`` is the requests it worked on at ``in_flight_at``, None while it does not say.
-    Moments are seconds since the epoch.
+    ``state`` is up, down, joining, drained, kept (down, and asked all the same), or resting (a
+    backup that is up, where nginx itself knows no backups). ``reason`` is why it is drained;
+    ``error`` why it was last not ready, at ``error_at``. ``in_flight`` is the requests it worked on
+    at ``in_flight_at``, None while it does not say. Moments are seconds since the epoch.
     """
 
     name: str
