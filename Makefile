@@ -46,6 +46,10 @@ lint: .venv/installed ## ruff, mypy, ansible-lint, yamllint, shellcheck, gixy an
 	ansible-lint --offline --profile production
 	tests/lint/nginx.sh
 
+.PHONY: snapshots
+snapshots: .venv/installed ## Take what nginx is given now, in every variant, for what lint compares with
+	tests/lint/nginx.sh --write
+
 .PHONY: unit
 unit: .venv/installed ## Unit tests
 	pytest tests/unit

@@ -40,7 +40,7 @@ class Reply:
 class FakeUpstream:
     """An HTTP server on loopback that answers by path, and counts."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.replies: dict[str, list[Reply]] = {}
         self.headers: list[tuple[str, dict[str, str]]] = []
         self.default = Reply(status=404, body=b"not here\n")
@@ -84,7 +84,7 @@ class FakeUpstream:
             def handle_error(self, request: object, client_address: object) -> None:
                 """Say nothing of clients that leave, or refuse our certificate."""
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         if tls is not None:
             # In the handler's thread: a handshake must not hold up the others.
             self._server.socket = tls.wrap_socket(
