@@ -249,6 +249,22 @@ def test_an_answer_that_is_being_received_is_not_kept(site: Site, upstream: Fake
     assert not receiving.exists()
 
 
+def test_a_file_that_is_gone_when_nginx_sends_it_is_not_kept_as_not_found(
+    site: Site, upstream: FakeUpstream
+) -> None:
+    path = f"{BASE}.mod"
+    fill(site, upstream, {path: Reply(body=MOD)})
+    purge(site, MODULE, "--only", "edge")
+    file = site.store / "cache/download" / path
+    # There for the app, and not for nginx.
+    file.chmod(0)
+    answer = ask(site, path)
+    assert answer.status_code == 503
+    assert "removed" in answer.text
+    file.chmod(0o640)
+    assert ask(site, path).content == MOD
+
+
 def test_what_cannot_be_done_is_a_sentence(site: Site) -> None:
     empty = site.folder / "files"
     done = subprocess.run(
