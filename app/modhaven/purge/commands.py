@@ -139,7 +139,7 @@ def _backend(
     path: Path, options: argparse.Namespace, selection: Selection
 ) -> Callable[[Removed], None]:
     settings = config.load(path).store
-    text = host.nginx_text(options.root, "backend")
+    seconds = host.open_seconds_of(options.root, "backend")
 
     def purge(removed: Removed) -> None:
         before = os.umask(_UMASK)
@@ -149,7 +149,7 @@ def _backend(
                 backend.purge(store, selection, removed, pins=options.pins)
         finally:
             os.umask(before)
-        _wait_for_nginx(text, removed)
+        _wait_for_nginx(seconds, removed)
 
     return purge
 
@@ -157,21 +157,21 @@ def _backend(
 def _edge(
     zones: list[edge.Zone], options: argparse.Namespace, selection: Selection
 ) -> Callable[[Removed], None]:
-    text = host.nginx_text(options.root, "edge")
+    seconds = host.open_seconds_of(options.root, "edge")
 
     def purge(removed: Removed) -> None:
         for zone in zones:
             with host.as_owner(zone.path):
                 edge.purge(zone, selection, removed)
-        _wait_for_nginx(text, removed)
+        _wait_for_nginx(seconds, removed)
 
     return purge
 
 
-def _wait_for_nginx(text: str, removed: Removed) -> None:
+def _wait_for_nginx(seconds: int, removed: Removed) -> None:
     """Wait until nginx looks again at files that it has open: there is nothing else to see."""
     if removed.files and not removed.dry_run:
-        time.sleep(host.open_seconds(text))
+        time.sleep(seconds)
 
 
 def _write_down(selection: Selection, removed: Removed, failure: str | None) -> None:

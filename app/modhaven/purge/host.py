@@ -28,6 +28,11 @@ def nginx_text(root: Path, role: str) -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.conf")))
 
 
+def open_seconds_of(root: Path, role: str) -> int:
+    """Return ``open_seconds`` of one role, and of what all roles share; OSError."""
+    return open_seconds(nginx_text(root, "main") + nginx_text(root, role))
+
+
 def open_seconds(text: str) -> int:
     """Return for how many seconds nginx may serve a removed file that it has open."""
     valid = [int(number) * _UNITS[unit] for number, unit in _OPEN_VALID.findall(text)]

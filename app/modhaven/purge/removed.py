@@ -94,5 +94,5 @@ class Progress:
         self._seen += 1
         if time.monotonic() - self._said >= _PROGRESS_SECONDS:
             self._said = time.monotonic()
-            line = f"{self._where}: {self._seen} files looked at, {place.files} to go"
+            line = f"{self._where}: {self._seen} files looked at, {place.files} found"
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - a command's output
