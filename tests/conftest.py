@@ -27,7 +27,10 @@ TEST_SUMDB = "localhost.localdev/sumdb+00000c67+AcTrnkbUA+TU4heY3hkjiSES/DSQniBq
 
 @dataclass
 class Reply:
-    """What the scripted upstream answers; ``cut`` bytes of the body are withheld."""
+    """What the scripted upstream answers; ``cut`` bytes of the body are withheld.
+
+    With ``after`` it answers when that is set.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -35,6 +38,7 @@ class Reply:
     cut: int = 0
     delay_seconds: float = 0.0
     hang: bool = False
+    after: threading.Event | None = None
 
 
 class FakeUpstream:
@@ -62,6 +66,8 @@ class FakeUpstream:
                     self.close_connection = True
                     return
                 time.sleep(reply.delay_seconds)
+                if reply.after is not None:
+                    reply.after.wait(30)
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
