@@ -27,10 +27,7 @@ def node_problems(groups: Groups, node: str) -> list[str]:
     if node in known:
         return []
     if node in groups.get("all", []):
-        return [
-            f"{node} is neither an edge nor a backend: no other node lists it,"
-            f" name one of {', '.join(known)}."
-        ]
+        return [f"{node} is neither an edge nor a backend: name one of {', '.join(known)}."]
     return [f"Name a node of the inventory: -e node=NAME, one of {', '.join(known)}."]
 
 
