@@ -23,12 +23,10 @@ pytestmark = pytest.mark.timeout(600)
 
 def identities() -> list[str]:
     """Which process each service of the other nodes is."""
-    others = [
-        name for name in (*cluster.names("edges"), *cluster.names("backends")) if name != NODE
-    ]
     return [
         remote.run(name, "systemctl", "show", *SERVICES, "--property=Id,MainPID").stdout
-        for name in others
+        for name in (*cluster.names("edges"), *cluster.names("backends"))
+        if name != NODE
     ]
 
 
