@@ -132,7 +132,7 @@ def test_certificate_verifies_for_the_edges_own_address_and_the_vip(edge: str) -
 
 
 def test_key_is_closed_to_others(edge: str) -> None:
-    file = connect(edge).file(f"{hosts.PKI}/host.key")
+    file = connect(edge).file(f"{hosts.PKI}/host.pem")
     assert file.user == "root"
     assert file.mode & 0o027 == 0
     assert connect(edge).run(hosts.as_user("nobody", f"cat {hosts.PKI}/host.key")).rc != 0

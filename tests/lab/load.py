@@ -128,6 +128,7 @@ class Load:
         self.targets = look_up(plan)
         self.outcomes: list[Outcome] = []
         self._context = ssl.create_default_context(cafile=plan.ca_file)
+        self._trusted_since = self._ca_changed()
         self._thread = threading.local()
         self._connections: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
@@ -202,11 +203,25 @@ class Load:
         if target.secure:
             try:
                 name = target.host.partition(":")[0]
-                connection.sock = self._context.wrap_socket(connection.sock, server_hostname=name)
+                connection.sock = self._trusting().wrap_socket(
+                    connection.sock, server_hostname=name
+                )
             except BaseException:
                 connection.close()
                 raise
         return connection
+
+    def _ca_changed(self) -> int:
+        return Path(self.plan.ca_file).stat().st_mtime_ns if self.plan.ca_file else 0
+
+    def _trusting(self) -> ssl.SSLContext:
+        # Builds are new processes: they trust whom the machine trusts now.
+        with self._lock:
+            changed = self._ca_changed()
+            if changed != self._trusted_since:
+                self._context = ssl.create_default_context(cafile=self.plan.ca_file)
+                self._trusted_since = changed
+            return self._context
 
     def _send(
         self, connection: http.client.HTTPConnection, target: Target
