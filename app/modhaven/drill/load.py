@@ -109,13 +109,14 @@ class Outcome:
 def look_up(plan: Plan) -> list[Target]:
     """Resolve the plan's targets; raises ValueError for one at an address that is not allowed."""
     found = []
+    allowed = {socket.gethostbyname(name) for name in plan.allowed}
     for url, sha256 in plan.targets:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is no http or https URL")
         name = plan.addresses.get(parts.hostname, parts.hostname)
         address = socket.gethostbyname(name)
-        if address not in plan.allowed:
+        if address not in allowed:
             raise ValueError(
                 f"{url} leads to {address}, which is none of the addresses that may be loaded:"
                 f" {', '.join(plan.allowed)}"
