@@ -107,7 +107,7 @@ def measure(seen: Seen) -> dict[str, Any]:
         "first_answer_seconds": _first_answer(good, seen),
         "detection_seconds": _detection(seen),
         "switch_over_seconds": _rounded(switch_over(asked, good, seen)),
-        "recovery_seconds": None if seen.whole is None else _rounded(seen.whole - seen.undone),
+        "recovery_seconds": _recovery(seen),
         "fault_seconds": _rounded(seen.undone - seen.fault),
         "builds": len(seen.builds),
         "failed_builds": sum(not one.ok for one in seen.builds) if seen.builds else None,
@@ -212,6 +212,14 @@ def _detection(seen: Seen) -> float | None:
     if not seen.victims or not out or None in out:
         return None
     return _rounded(max(time for time in out if time is not None) - seen.fault)
+
+
+def _recovery(seen: Seen) -> float | None:
+    """Give the seconds from the end of the fault until all was well; a kill ends at once."""
+    if seen.whole is None:
+        return None
+    ended = seen.undone if seen.whole >= seen.undone else seen.fault
+    return _rounded(max(0.0, seen.whole - ended))
 
 
 def _interval(asked: Sequence[Request]) -> float:

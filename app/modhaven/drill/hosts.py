@@ -145,14 +145,16 @@ class Program:
             raise HostError(f"{self.name} ended before it said {what}: {self._last_words()}")
         raise HostError(f"{self.name} did not say {what} within {timeout:g} s")
 
-    def end(self, timeout: float = 60) -> None:
+    def end(self, timeout: float = 60, *, by_itself: bool = False) -> None:
         """Let it end; raises HostError when it does not, or does so with an error."""
-        self._close()
+        if not by_itself:
+            self._close()
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
             raise HostError(f"{self.name} did not end within {timeout:g} s") from None
+        self._close()
         self._join()
         if self._process.returncode:
             raise HostError(f"{self.name} failed: {self._last_words()}")

@@ -189,10 +189,10 @@ class Loads:
             self.close()
             raise
 
-    def end(self) -> list[Request]:
+    def end(self, *, by_itself: bool = False) -> list[Request]:
         """Let it send no more, wait for the answers, and give every request; HostError."""
         for program in self._programs:
-            program.end(timeout=90)
+            program.end(timeout=90, by_itself=by_itself)
         return self.requests
 
     def close(self) -> None:

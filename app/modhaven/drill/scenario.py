@@ -122,8 +122,7 @@ class Cluster:
         client = self.plan.clients[0]
         loads = Loads([client], self.clocks, lambda _: self.one_each(targets, rate=50))
         try:
-            time.sleep(len(targets) / 50)
-            asked = loads.end()
+            asked = loads.end(by_itself=True)
         finally:
             loads.close()
         failed = [one for one in asked if one.error]
@@ -226,8 +225,7 @@ def _ask_for_lists(cluster: Cluster, seconds: float) -> list[Request]:
     plan = cluster.one_each(targets, rate=len(targets) / seconds)
     lists = Loads(cluster.plan.clients[:1], cluster.clocks, lambda _: plan)
     try:
-        time.sleep(seconds)
-        return lists.end()
+        return lists.end(by_itself=True)
     finally:
         lists.close()
 
