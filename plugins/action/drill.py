@@ -27,6 +27,8 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible has no type info
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
+        if self._task.check_mode:
+            return result | {"skipped": True, "msg": "A drill changes things: not in check mode."}
         plan = self._task.args["plan"]
         display = Display()
         with subprocess.Popen(

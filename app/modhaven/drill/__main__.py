@@ -51,7 +51,7 @@ def main() -> int:
     if not chosen:
         say("The drill cannot be run: this inventory has nothing that the safe scenarios need.")
         return 2
-    if not plan.lab and plan.confirm != "yes":
+    if not plan.lab and plan.confirm.lower() not in ("yes", "true"):
         say(_warning(plan, chosen))
         return 2
     _listen_for_the_end()

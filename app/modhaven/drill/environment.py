@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from modhaven import __version__
-from modhaven.drill.hosts import Host  # noqa: TC001
+from modhaven.drill.hosts import Host, HostError
 
 if TYPE_CHECKING:
     from modhaven.drill.plan import Plan
@@ -39,6 +39,7 @@ def describe(plan: Plan) -> dict[str, object]:
         "controller": f"Python {platform.python_version()}",
         "load": f"{plan.rate:g} requests/s from each of {len(plan.clients)}: "
         + ", ".join(client.name for client in plan.clients),
+        "builds": _go(plan.clients[0]),
         "hosts": {host.name: of_host(host) for host in _one_of_each(plan)},
     }
 
@@ -48,6 +49,15 @@ def of_host(host: Host) -> dict[str, str]:
     lines = host.run("sh", "-c", _LOOK).splitlines()
     pairs = (line.partition("=") for line in lines)
     return {name: value for name, _, value in pairs if value}
+
+
+def _go(client: Host) -> str:
+    """Give the go command of a login shell, and its GOPROXY."""
+    try:
+        version, proxy = client.run("go", "env", "GOVERSION", "GOPROXY", root=False).split()
+    except (HostError, ValueError, OSError):
+        return f"no go command on {client.name}"
+    return f"{version} on {client.name}, GOPROXY={proxy}"
 
 
 def _one_of_each(plan: Plan) -> list[Host]:

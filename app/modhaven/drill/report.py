@@ -29,7 +29,7 @@ Seconds where nothing else is said; p50 and p99 in milliseconds, from the fault 
 
 - *Detection*: until the other nodes had taken the broken one out (-: they had no need to).
 - *Switch-over*: until requests were answered again (none: no pause that users could notice).
-- *Recovery*: from the end of the fault until the cluster was whole.
+- *Recovery*: from the end of the fault (of a kill: from the kill) until the cluster was whole.
 - *Gap*: the longest time without a good answer in the whole scenario.
 
 Every body was compared with its known SHA-256.
@@ -107,7 +107,8 @@ def markdown(drill: Mapping[str, Any]) -> str:
     held = [one for one in ran if one["outcome"] == "held"]
     parts = [
         "# Failover drill\n",
-        f"**{len(held)} of {len(ran)} scenarios held their targets.** " + _verdict(drill) + "\n",
+        f"**{len(held)} of {len(ran)} scenarios held their targets.** {_verdict(drill)}".rstrip()
+        + "\n",
         "## What was broken, and what users saw\n",
         *(_paragraph(one) for one in ran),
         "## Figures\n",
@@ -118,12 +119,13 @@ def markdown(drill: Mapping[str, Any]) -> str:
         "## Environment\n",
         *_environment(drill["environment"]),
     ]
-    not_run = [one for one in results if one["outcome"] == "not run"]
-    if not_run:
-        parts += [
-            "## What was not run\n",
-            "\n".join(f"- `{one['name']}`: {one['why']}" for one in not_run) + "\n",
-        ]
+    left: dict[str, list[str]] = {}
+    for one in results:
+        if one["outcome"] == "not run":
+            left.setdefault(one["why"], []).append(one["name"])
+    if left:
+        lines = [f"- {why}: {', '.join(names)}" for why, names in left.items()]
+        parts += ["## What was not run\n", "\n".join(lines) + "\n"]
     return "\n".join(parts)
 
 
