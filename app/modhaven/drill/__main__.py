@@ -71,7 +71,7 @@ def drill(plan: Plan, chosen: list[Scenario], left: dict[str, str]) -> int:
         _run_all(plan, chosen, results)
     except Stopped:
         stopped = "it was told to end"
-    except HostError as error:
+    except (HostError, OSError) as error:
         stopped = str(error)
     for one in catalogue.SCENARIOS:
         why = left.get(one.name, f"the drill ended first: {stopped}")
@@ -116,7 +116,7 @@ def _run_all(plan: Plan, chosen: list[Scenario], results: dict[str, dict[str, An
 def _run(one: Scenario, cluster: scenario.Cluster) -> dict[str, Any]:
     try:
         found = scenario.run(one, cluster)
-    except HostError as error:
+    except (HostError, OSError) as error:
         not_whole = isinstance(error, scenario.NotWholeError)
         return {"outcome": "failed", "why": str(error), "not_whole": not_whole}
     return {"outcome": "held" if found["held"] else "missed", **found}

@@ -49,7 +49,7 @@ HOST_FAULTS = {
     "full_disk": Scripts(
         make=(
             "mount -t tmpfs -o size=64k,mode=0750,uid=modhaven,gid=modhaven drill {store}"
-            " && {{ head -c 1m /dev/zero > {store}/full 2>&- || :; }}"
+            " && {{ head -c 1m /dev/zero > {store}/full 2>/dev/null || :; }}"
         ),
         undo="! mountpoint -q {store} || umount -l {store}",
     ),
@@ -71,7 +71,7 @@ _HOLD = """
 set -eu
 [ {undo_quoted} = : ] || systemd-run --quiet --collect --unit={unit} \
     --on-active={seconds} sh -c {undo_quoted}
-undo() {{ sh -c {undo_quoted} && {{ systemctl stop {unit}.timer 2>&- || :; }}; }}
+undo() {{ sh -c {undo_quoted} && {{ systemctl stop {unit}.timer 2>/dev/null || :; }}; }}
 trap undo EXIT
 trap 'exit 1' HUP TERM INT
 echo '{{"on": '"$(date +%s.%N)"'}}'

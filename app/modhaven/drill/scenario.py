@@ -27,7 +27,8 @@ BEFORE_SECONDS, AFTER_SECONDS = 3.0, 2.0
 WHOLE_SECONDS = 90.0
 # Longer than any playbook takes; the load is bounded by it.
 MOST_SECONDS = 550.0
-MAKE_SECONDS = 60.0
+# A host that was switched off has to boot.
+MAKE_SECONDS = 120.0
 
 
 class NotWholeError(HostError):
@@ -203,7 +204,10 @@ def _break(
         for fault in scenario.faults:
             for host, program in _hold(fault, cluster, victims):
                 # The connection of a host that is rebooted breaks; there is nothing to undo.
-                stack.callback(program.kill if fault.kind == "reboot" else program.end)
+                if fault.kind == "reboot":
+                    stack.callback(program.kill)
+                else:
+                    stack.callback(program.end, MAKE_SECONDS)
                 made.append((host, program))
         moments = [
             moment if host is None else cluster.clocks.here(host, moment)
