@@ -15,11 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
+
+# How quick a busy machine is says nothing about what is tested.
+hypothesis.settings.register_profile(
+    "modhaven", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("modhaven")
 
 ROOT = Path(__file__).parents[1]
 TEST_SUMDB = "localhost.localdev/sumdb+00000c67+AcTrnkbUA+TU4heY3hkjiSES/DSQniBqIeQ/YppAUtK6"
