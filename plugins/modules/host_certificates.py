@@ -20,6 +20,10 @@ description:
     there is none, where its names differ from those asked for, where its key is another one's,
     where it does not chain to the authority, or where it ends within I(renew_days).
   - Files are renamed into place, so that a run cut short leaves a whole certificate or the old one.
+  - Warns when the authority itself ends before a certificate issued now would.
+  - A new authority comes in three steps, I(rotation). Between any two of them, whoever trusts
+    C(ca.crt) and, where they exist, C(next.crt) and C(old.crt), trusts every host. Each step may be
+    repeated.
 options:
   directory: {description: Directory of the authority., type: path, required: true}
   authority: {description: Common name of a new authority., type: str, default: modhaven}
@@ -33,6 +37,15 @@ options:
     type: int
     default: 30
   ca_days: {description: Days for which a new authority is valid., type: int, default: 3650}
+  rotation:
+    description:
+      - C(begin) creates the next authority, C(next.key) and C(next.crt), which issues nothing yet.
+      - C(switch) makes it the one that issues; the old one's certificate stays as C(old.crt).
+      - C(finish) removes C(old.crt).
+      - C(begin) while a rotation is under way does nothing, so that it is completed, not doubled.
+    type: str
+    choices: [none, begin, switch, finish]
+    default: none
 """
 
 EXAMPLES = r"""
@@ -109,6 +122,9 @@ class Authority:
         self.hosts = directory / "hosts"
         self.key = directory / "ca.key"
         self.certificate = directory / "ca.crt"
+        self.next_key = directory / "next.key"
+        self.next_certificate = directory / "next.crt"
+        self.old_certificate = directory / "old.crt"
 
     def is_whole(self) -> bool:
         """Whether there is one; a certificate without its key is refused, not replaced."""
@@ -120,6 +136,9 @@ class Authority:
         return self.certificate.exists()
 
     def create(self, name: str, days: int) -> None:
+        self._create(name, days, self.key, self.certificate)
+
+    def _create(self, name: str, days: int, key_path: Path, certificate_path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
             key, certificate = f"{scratch}/ca.key", f"{scratch}/ca.crt"
             openssl(
@@ -133,8 +152,42 @@ class Authority:
                 ),
             )
             # The certificate last: with it the authority exists, and its key is never replaced.
-            Path(key).replace(self.key)
-            Path(certificate).replace(self.certificate)
+            Path(key).replace(key_path)
+            Path(certificate).replace(certificate_path)
+
+    def steps(self, rotation: str) -> bool:
+        """Whether a step of a rotation has something to do."""
+        begun, switched = self.next_certificate.exists(), self.old_certificate.exists()
+        return {
+            "none": False,
+            "begin": not begun and not switched,
+            "switch": begun,
+            "finish": switched and not begun,
+        }[rotation]
+
+    def rotate(self, rotation: str, name: str, days: int) -> None:
+        """One step, where it has something to do."""
+        if rotation == "begin":
+            self._create(name, days, self.next_key, self.next_certificate)
+        elif rotation == "switch":
+            # The old certificate first: at no moment is it nowhere.
+            kept = self.directory / "old.crt.new"
+            kept.write_bytes(self.certificate.read_bytes())
+            kept.replace(self.old_certificate)
+            self.next_key.replace(self.key)
+            self.next_certificate.replace(self.certificate)
+        else:
+            self.old_certificate.unlink()
+
+    def complete_switch(self) -> None:
+        """A switch that was cut short between its last two renames has its key in place already."""
+        if self.next_certificate.exists() and not self.next_key.exists():
+            self.next_certificate.replace(self.certificate)
+
+    def ends_within(self, days: int) -> bool:
+        return not succeeds(
+            "x509", "-in", str(self.certificate), "-noout", "-checkend", str(days * 86400)
+        )
 
     def paths(self, host: str) -> tuple[Path, Path, Path]:
         return tuple(self.hosts / f"{host}.{kind}" for kind in ("key", "crt", "names"))  # type: ignore[return-value]
@@ -187,13 +240,24 @@ def main() -> None:
             "days": {"type": "int", "default": 397},
             "renew_days": {"type": "int", "default": 30},
             "ca_days": {"type": "int", "default": 3650},
+            "rotation": {
+                "type": "str",
+                "choices": ["none", "begin", "switch", "finish"],
+                "default": "none",
+            },
         },
         supports_check_mode=True,
     )
     wanted = module.params
     authority = Authority(Path(wanted["directory"]))
     try:
+        if not module.check_mode:
+            authority.complete_switch()
         new_authority = not authority.is_whole()
+        rotates = not new_authority and authority.steps(wanted["rotation"])
+        if rotates and not module.check_mode:
+            os.umask(0o077)
+            authority.rotate(wanted["rotation"], wanted["authority"], wanted["ca_days"])
         stale = [
             name
             for name, names in sorted(wanted["hosts"].items())
@@ -208,7 +272,13 @@ def main() -> None:
                 authority.issue(name, list(wanted["hosts"][name]), wanted["days"])
     except (OpenSSLError, OSError) as error:
         module.fail_json(msg=f"Issuing certificates in {authority.directory}: {error}")
-    module.exit_json(changed=new_authority or bool(stale), issued=stale)
+    if not new_authority and authority.ends_within(wanted["days"]):
+        module.warn(
+            f"The authority in {authority.directory} ends before a certificate of"
+            f" {wanted['days']} days would: run playbooks/rotate_certificates.yml"
+            " -e new_authority=true"
+        )
+    module.exit_json(changed=new_authority or rotates or bool(stale), issued=stale)
 
 
 if __name__ == "__main__":

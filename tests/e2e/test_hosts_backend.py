@@ -315,11 +315,11 @@ def test_certificate_that_is_served_is_the_one_on_disk(backend: str) -> None:
     if not mtls(backend):
         pytest.skip("modhaven_mtls is off in this inventory")
     served = ssl.get_server_certificate((address(backend), port(backend)))
-    assert served.strip() == output(backend, f"cat {PKI}/host.crt").strip()
+    assert served.strip() == output(backend, f"openssl x509 -in {PKI}/host.crt").strip()
 
 
 def test_key_fits_the_certificate_and_is_closed_to_others(backend: str) -> None:
-    file = connect(backend).file(f"{PKI}/host.key")
+    file = connect(backend).file(f"{PKI}/host.pem")
     assert file.user == "root"
     assert file.mode & 0o027 == 0
     assert connect(backend).run(as_user("nobody", f"cat {PKI}/host.key")).rc != 0

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.e2e import cluster, origin
+from tests.e2e import cluster
+from tests.e2e.live import LAB, pool_states, under_load
 from tests.e2e.playbook import play
 from tests.lab import faults, remote
 from tests.lab.inventory import lab
-from tests.lab.load_client import load_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.e2e.conftest import Say
 
-LAB = "inventories/lab"
-RATE = 20
-MOST_SECONDS = 500
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -29,29 +24,6 @@ def _whole() -> Iterator[None]:
     cluster.wait_until_whole()
     yield
     cluster.wait_until_whole()
-
-
-def pool_states(edge: str) -> dict[str, str]:
-    told = json.loads(remote.run(edge, "cat", "/run/modhaven-pool/status.json").stdout)
-    return {server["name"]: server["state"] for server in told["servers"]}
-
-
-def under_load(playbook: str, say: Say, *arguments: str) -> float:
-    """Run a playbook while a client loads files: nothing may fail. Return the seconds it took."""
-    files = origin.files()
-    cluster.forget_edge_caches()
-    plan = cluster.load_plan(files, rate=RATE) | {"seconds": MOST_SECONDS}
-    began = time.monotonic()
-    with load_from(cluster.client(), plan) as load:
-        run = play(playbook, LAB, *arguments)
-        took = time.monotonic() - began
-        result = load.enough()
-    say(f"{playbook} in {took:.0f} s: {cluster.figures(result)}")
-    assert run.ok, run.output
-    assert took < MOST_SECONDS, "the load ended before the playbook did"
-    assert result["sent"] > RATE * took / 2
-    assert result["failed"] == 0, result["failures"]
-    return took
 
 
 def releases(host: str) -> list[str]:
@@ -82,7 +54,7 @@ def test_a_rollback_takes_less_than_a_minute_and_fails_no_request(say: Say) -> N
         remote.run(name, "cp", "-a", now[name], f"{now[name]}-before")
         remote.run(name, "ln", "-sfn", f"{now[name]}-before", "/opt/modhaven/previous")
     try:
-        took = under_load("playbooks/rollback.yml", say)
+        took, _ = under_load("playbooks/rollback.yml", say)
         assert {current(name) for name in backends} == {f"{now[n]}-before" for n in backends}
         # What the operator was promised; this machine carries all the hosts.
         assert took < 60

@@ -327,6 +327,120 @@ def test_a_half_written_serial_file_does_not_stop_the_next_certificate(
     assert deployed.issued({"edge2": ["edge2"]}) == ["edge2"]
 
 
+# --- a new authority
+
+
+def trusted(controller: Controller) -> list[x509.Certificate]:
+    """Whom hosts trust at this moment: what the roles install."""
+    names = ("ca.crt", "next.crt", "old.crt")
+    paths = [
+        controller.directory / name for name in names if (controller.directory / name).exists()
+    ]
+    return [x509.load_pem_x509_certificate(path.read_bytes()) for path in paths]
+
+
+def test_a_new_authority_comes_in_steps_between_which_everybody_trusts_everybody(
+    deployed: Controller,
+) -> None:
+    old = deployed.authority()
+    first = deployed.certificate()
+
+    assert deployed.run(rotation="begin")["changed"]
+    assert deployed.authority() == old
+    assert deployed.certificate() == first
+    assert old in trusted(deployed)
+    (new,) = (one for one in trusted(deployed) if one != old)
+
+    result = deployed.run(rotation="switch")
+    assert result["issued"] == ["edge1"]
+    assert deployed.authority() == new
+    deployed.assert_pair()
+    assert sorted(map(repr, trusted(deployed))) == sorted(map(repr, [new, old]))
+
+    assert deployed.run(rotation="finish")["changed"]
+    assert trusted(deployed) == [new]
+    assert deployed.issued() == []
+    assert set(deployed.files()) == {
+        *("ca.crt", "ca.key"),
+        *(f"hosts/edge1.{kind}" for kind in ("crt", "key", "names")),
+    }
+    assert stat.S_IMODE((deployed.directory / "ca.key").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("step", ["begin", "switch", "finish"])
+def test_a_step_that_was_made_is_not_made_again(deployed: Controller, step: str) -> None:
+    for earlier in ("begin", "switch", "finish"):
+        deployed.run(rotation=earlier)
+        if earlier == step:
+            break
+    before = deployed.files()
+    if step != "finish":
+        # That one ends a rotation; another "begin" would be the next one.
+        assert not deployed.run(rotation="begin")["changed"]
+    assert not deployed.run(rotation=step)["changed"]
+    assert deployed.files() == before
+
+
+@pytest.mark.parametrize("step", ["switch", "finish"])
+def test_without_a_rotation_under_way_there_is_nothing_to_switch_or_finish(
+    deployed: Controller, step: str
+) -> None:
+    before = deployed.files()
+    assert not deployed.run(rotation=step)["changed"]
+    assert deployed.files() == before
+
+
+def test_what_is_not_switched_yet_is_not_finished(deployed: Controller) -> None:
+    deployed.run(rotation="begin")
+    before = deployed.files()
+    assert not deployed.run(rotation="finish")["changed"]
+    assert deployed.files() == before
+
+
+@pytest.mark.parametrize("moves", range(3))
+def test_a_switch_killed_between_two_files_is_completed(
+    deployed: Controller, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    deployed.run(rotation="begin")
+    before = trusted(deployed)
+    path_type = type(deployed.directory)
+    original = path_type.replace
+    done = 0
+
+    def replace(source: Path, target: Path) -> Path:
+        nonlocal done
+        if done == moves:
+            raise Killed
+        done += 1
+        return original(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(path_type, "replace", replace)
+        with pytest.raises(Killed):
+            deployed.run(rotation="switch")
+    # site.yml may come between.
+    assert not deployed.run().get("failed")
+    deployed.assert_pair()
+    assert set(trusted(deployed)) == set(before)
+    assert not deployed.run(rotation="switch").get("failed")
+    deployed.assert_pair()
+    assert set(trusted(deployed)) == set(before)
+    assert deployed.authority() != before[0]
+
+
+def test_check_mode_changes_no_authority(deployed: Controller) -> None:
+    before = deployed.files()
+    assert deployed.run(rotation="begin", check_mode=True)["changed"]
+    assert deployed.files() == before
+
+
+def test_an_authority_near_its_end_is_named_with_what_to_do(controller: Controller) -> None:
+    assert controller.issued(ca_days=300, days=90) == ["edge1"]
+    assert "warnings" not in controller.run(days=90)
+    warnings = controller.run(days=397)["warnings"]
+    assert "rotate_certificates.yml -e new_authority=true" in str(warnings)
+
+
 # --- check mode and errors
 
 

@@ -1,0 +1,47 @@
+"""Playbooks on the live cluster, under the load of a client that must not notice."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from tests.e2e import cluster, origin
+from tests.e2e.playbook import play
+from tests.lab import remote
+from tests.lab.load_client import load_from
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.e2e.conftest import Say
+
+LAB = "inventories/lab"
+RATE = 20
+MOST_SECONDS = 500
+
+
+def pool_states(edge: str) -> dict[str, str]:
+    """Give the state of each backend in an edge's pool."""
+    told = json.loads(remote.run(edge, "cat", "/run/modhaven-pool/status.json").stdout)
+    return {server["name"]: server["state"] for server in told["servers"]}
+
+
+def under_load(
+    playbook: str, say: Say, *arguments: str, inventory: Path | str = LAB
+) -> tuple[float, str]:
+    """Run a playbook while a client loads files: nothing may fail. Give its seconds and output."""
+    files = origin.files()
+    cluster.forget_edge_caches()
+    plan = cluster.load_plan(files, rate=RATE) | {"seconds": MOST_SECONDS}
+    began = time.monotonic()
+    with load_from(cluster.client(), plan) as load:
+        run = play(playbook, inventory, *arguments)
+        took = time.monotonic() - began
+        result = load.enough()
+    say(f"{playbook} in {took:.0f} s: {cluster.figures(result)}")
+    assert run.ok, run.output
+    assert took < MOST_SECONDS, "the load ended before the playbook did"
+    assert result["sent"] > RATE * took / 2
+    assert result["failed"] == 0, result["failures"]
+    return took, run.output
