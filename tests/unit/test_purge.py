@@ -137,6 +137,16 @@ def test_nobody_but_the_owner_and_root(tmp_path: Path, monkeypatch: pytest.Monke
         pass
 
 
+def test_a_user_is_told_to_be_root(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert cli.main(["purge", "a.b/c"]) == 2
+    assert capsys.readouterr().err == (
+        "modhaven: a purge removes other users' files: run this as root (sudo)\n"
+    )
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_root_acts_as_the_owner() -> None:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:

@@ -83,6 +83,8 @@ def _run(options: argparse.Namespace) -> int:
     selection = _selection(options)
     if options.pins and selection.negative:
         raise ConfigError("--pins is for modules, and does not go with --negative")
+    if os.geteuid() != 0 and options.config is None and options.root == Path("/"):
+        raise ConfigError("a purge removes other users' files: run this as root (sudo)")
     parts = _parts(options, selection)
     removed = Removed(dry_run=options.dry_run)
     failure = None
