@@ -84,7 +84,9 @@ class Site:
         self.tools = tools
         self.store = folder / "store"
         self.files = folder / "files"
-        self.port, self.edge_port, self.edge_tls_port, *plain_ports = _free_ports(5)
+        self.port, self.edge_port, self.edge_tls_port, self._status_port, *plain_ports = (
+            _free_ports(6)
+        )
         self.plain_port, self.plain_tls_port = plain_port or plain_ports[0], plain_ports[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.edge = f"http://127.0.0.1:{self.edge_port}"
@@ -191,7 +193,10 @@ class Site:
             "backend_upstreams": chain,
             "edge_http_port": self.edge_port,
             "edge_https_port": self.edge_tls_port,
+            "edge_status_port": self._status_port,
             "edge_plain_http": True,
+            # In place, so that it costs what it costs; wrk is one client, and must not meet it.
+            "edge_limit_requests_per_second": 1_000_000,
             "edge_cache_path": str(self.folder / "cache"),
             "_edge_certificate": str(self.folder / "pki/hosts/here.crt"),
             "_edge_key": str(self.folder / "pki/hosts/here.key"),
@@ -212,7 +217,7 @@ class Site:
         for path in [self.folder / "modhaven.yml", *etc.rglob("*.conf")]:
             text = path.read_text()
             text = re.sub(r"(?<![\w/])/(etc/nginx|var/log/nginx|run)/", rf"{self.folder}/\1/", text)
-            text = re.sub(r"\blisten (\d+)", r"listen 127.0.0.1:\1", text)
+            text = re.sub(r"\blisten (\d+)(?=[ ;])", r"listen 127.0.0.1:\1", text)
             text = text.replace("pid /run/", f"pid {self.folder}/run/")
             path.write_text(text)
         # Read last: the log format is one of the backend's.
