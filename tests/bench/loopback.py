@@ -84,9 +84,8 @@ class Site:
         self.tools = tools
         self.store = folder / "store"
         self.files = folder / "files"
-        self.port, self.edge_port, self.edge_tls_port, self._status_port, *plain_ports = (
-            _free_ports(6)
-        )
+        self.port, self.edge_port, self.edge_tls_port, *other_ports = _free_ports(6)
+        self._status_port, *plain_ports = other_ports
         self.plain_port, self.plain_tls_port = plain_port or plain_ports[0], plain_ports[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.edge = f"http://127.0.0.1:{self.edge_port}"
@@ -195,8 +194,9 @@ class Site:
             "edge_https_port": self.edge_tls_port,
             "edge_status_port": self._status_port,
             "edge_plain_http": True,
-            # In place, so that it costs what it costs; wrk is one client, and must not meet it.
+            # wrk is one client address: the limits are looked at, and never met.
             "edge_limit_requests_per_second": 1_000_000,
+            "edge_limit_burst": 1_000_000,
             "edge_cache_path": str(self.folder / "cache"),
             "_edge_certificate": str(self.folder / "pki/hosts/here.crt"),
             "_edge_key": str(self.folder / "pki/hosts/here.key"),

@@ -1,4 +1,4 @@
-"""What the edges' caches promise without any backend, and what a big build may ask at once."""
+"""What edges promise when every backend is gone, and what a big build may ask at once."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ def test_what_only_another_edge_holds_is_served_while_every_backend_is_stopped(s
         seconds = time.monotonic() - began
         assert (answer.status, answer.headers["cache-control"]) == (502, "no-store")
         assert seconds < 5
-    say(f"backends stopped: {two.name}'s cache in {slowest:.2f} s, a failure in {seconds:.2f} s")
+    say(
+        f"every backend stopped: {two.name}'s cache answers in {slowest:.2f} s,"
+        f" what nobody holds fails in {seconds:.2f} s"
+    )
 
 
 def test_a_build_of_500_modules_at_full_speed_meets_no_limit(say: Say) -> None:
