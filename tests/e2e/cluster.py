@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from tests.e2e.origin import File
     from tests.lab.inventory import Host
 
+# open_file_cache_valid, and a little.
+_OPEN_FILE_SECONDS = 1.1
 CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -83,6 +86,8 @@ def forget_edge_caches() -> None:
     """Empty the cache zones of every edge; nginx takes a file that is gone for a miss."""
     for edge in names("edges"):
         remote.run(edge, "find", "/var/cache/modhaven", "-type", "f", "-delete")
+    # For so long it may serve one that it has open, and nothing tells when that is over.
+    time.sleep(_OPEN_FILE_SECONDS)
 
 
 def load_plan(files: Iterable[File], *, rate: float, address: str = "") -> dict[str, Any]:
