@@ -46,6 +46,10 @@ lint: .venv/installed ## ruff, mypy, ansible-lint, yamllint, shellcheck, gixy an
 	ansible-lint --offline --profile production
 	tests/lint/nginx.sh
 
+.PHONY: snapshots
+snapshots: .venv/installed ## Take what nginx is given now, in every variant, for what lint compares with
+	tests/lint/nginx.sh --write
+
 .PHONY: unit
 unit: .venv/installed ## Unit tests
 	pytest tests/unit
@@ -62,6 +66,10 @@ e2e: .venv/installed ## Tests against the lab that `make up` made: these kill th
 soak: export MODHAVEN_SOAK_SECONDS ?= 600
 soak: .venv/installed ## Ten minutes of random mirror faults under cold downloads, in the lab that `make up` made
 	pytest tests/e2e/test_mirror_faults.py -k random
+
+.PHONY: drill
+drill: .venv/installed ## Break the lab that `make up` made in every way there is, and report what users saw: a quarter of an hour
+	ansible-playbook -i $(MODHAVEN_INVENTORY) playbooks/drill.yml $(if $(SCENARIOS),-e drill_scenarios=$(SCENARIOS))
 
 .PHONY: bench
 bench: python .venv/installed ## Measure on loopback what docs/benchmarks.md tells: about ten minutes, 8 GB of disk

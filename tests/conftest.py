@@ -15,11 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
+
+# How quick a busy machine is says nothing about what is tested.
+hypothesis.settings.register_profile(
+    "modhaven", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("modhaven")
 
 ROOT = Path(__file__).parents[1]
 TEST_SUMDB = "localhost.localdev/sumdb+00000c67+AcTrnkbUA+TU4heY3hkjiSES/DSQniBqIeQ/YppAUtK6"
@@ -27,7 +34,10 @@ TEST_SUMDB = "localhost.localdev/sumdb+00000c67+AcTrnkbUA+TU4heY3hkjiSES/DSQniBq
 
 @dataclass
 class Reply:
-    """What the scripted upstream answers; ``cut`` bytes of the body are withheld."""
+    """What the scripted upstream answers; ``cut`` bytes of the body are withheld.
+
+    With ``after`` it answers when that is set.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -35,12 +45,13 @@ class Reply:
     cut: int = 0
     delay_seconds: float = 0.0
     hang: bool = False
+    after: threading.Event | None = None
 
 
 class FakeUpstream:
     """An HTTP server on loopback that answers by path, and counts."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.replies: dict[str, list[Reply]] = {}
         self.headers: list[tuple[str, dict[str, str]]] = []
         self.default = Reply(status=404, body=b"not here\n")
@@ -62,6 +73,8 @@ class FakeUpstream:
                     self.close_connection = True
                     return
                 time.sleep(reply.delay_seconds)
+                if reply.after is not None:
+                    reply.after.wait(30)
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
@@ -84,7 +97,7 @@ class FakeUpstream:
             def handle_error(self, request: object, client_address: object) -> None:
                 """Say nothing of clients that leave, or refuse our certificate."""
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         if tls is not None:
             # In the handler's thread: a handshake must not hold up the others.
             self._server.socket = tls.wrap_socket(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import requests
 import urllib3.exceptions
 
 
@@ -89,14 +88,13 @@ _WORDS = {
 def explain(error: Exception, *, proxied: bool = False) -> AttemptError:
     """Say in a word what broke; library texts name objects and addresses, not causes."""
     text = str(error).lower()
-    at_proxy = proxied and (isinstance(error, requests.exceptions.ProxyError) or "socks" in text)
+    at_proxy = proxied and (isinstance(error, urllib3.exceptions.ProxyError) or "socks" in text)
     where = "egress proxy: " if at_proxy else ""
-    timeouts = (requests.Timeout, urllib3.exceptions.TimeoutError)
-    if isinstance(error, timeouts) or "timed out" in text:
+    # To urllib3 a refused connection is a kind of connect timeout.
+    refused = isinstance(error, urllib3.exceptions.NewConnectionError)
+    if (isinstance(error, urllib3.exceptions.TimeoutError) and not refused) or "timed out" in text:
         return AttemptError(f"{where}timed out", timed_out=True)
-    if isinstance(error, requests.TooManyRedirects):
-        return AttemptError(f"{where}redirected too often")
-    if "certificate" in text or isinstance(error, requests.exceptions.SSLError):
+    if "certificate" in text or isinstance(error, urllib3.exceptions.SSLError):
         return AttemptError("TLS failed: certificate or handshake refused")
     for word, outcome in _WORDS.items():
         if word in text:

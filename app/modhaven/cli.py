@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from modhaven import __version__, config, flags, startup
 from modhaven.pool import commands as pool
+from modhaven.purge import commands as purge
 from modhaven.store.base import StoreError
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check_config)
     check.add_argument("file", type=Path, metavar="FILE", help="configuration file in YAML")
     pool.add(commands)
+    purge.add(commands)
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return parser
 

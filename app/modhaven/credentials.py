@@ -1,6 +1,6 @@
 """Credentials of an upstream, from a file: read anew when it changes, shown to nobody else.
 
-The session drops the header they make when an answer redirects to another host, port or scheme.
+The session leaves the header out when an answer redirects to another host, port or scheme.
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ import base64
 import netrc
 import re
 from typing import TYPE_CHECKING
-
-import requests
-import requests.auth
 
 from modhaven.attempt import AttemptError
 
@@ -22,7 +19,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 _PAIR = re.compile(r"[^:\s\x00-\x1f][^:\x00-\x1f]*:[^\x00-\x1f]*")
 
 
-class Credentials(requests.auth.AuthBase):
+class Credentials:
     """The Authorization header for ``host``."""
 
     def __init__(self, file: Path, *, host: str) -> None:
@@ -31,12 +28,8 @@ class Credentials(requests.auth.AuthBase):
         self._host = host
         self._read: tuple[tuple[int, int], str] | None = None
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the header (requests' hook). Raises AttemptError, which never quotes the file."""
-        request.headers["Authorization"] = self._header()
-        return request
-
-    def _header(self) -> str:
+    def header(self) -> str:
+        """Return the header's value. Raises AttemptError, which never quotes the file."""
         try:
             status = self._file.stat()
             stamp = (status.st_mtime_ns, status.st_size)

@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from modhaven import content, held, metrics, sumdb
 from modhaven.answers import FROM_STORE, BusyError, Found, NotFoundError, UnavailableError
@@ -23,7 +23,7 @@ from modhaven.hedge import race
 from modhaven.peers import NoPeerError
 from modhaven.protocol import Class, Kind, Request
 from modhaven.recent import Recent
-from modhaven.store.base import LockTimeoutError, Stored, StoreError
+from modhaven.store.base import LockTimeoutError, PurgedError, Stored, StoreError
 from modhaven.verify import MismatchError, StoppedError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from modhaven.store.base import Store
     from modhaven.upstream import Turn
     from modhaven.verify import Verifier
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 # Who has a slightly old answer at hand waits no longer than this for a new one.
@@ -121,7 +123,7 @@ class Gateway:
 
             with asking(deadline):
                 self._verifier.look_ahead(request)
-                fetched, source = self._walk(request, use)
+                fetched, source = _again_if_purged(lambda: self._walk(request, use))
         return Found(source=source, stored=fetched, unverified=fetched.unverified)
 
     def _walk(self, request: Request, use: Callable[[Turn], Stored]) -> tuple[Stored, str]:
@@ -169,13 +171,17 @@ class Gateway:
             return staged.publish(unverified=verdict.unproven)
 
     def _mutable(self, request: Request, deadline: Deadline) -> Found:
+        last = self._store.purges.last(request.path)
         known = self._store.get_mutable(request.path)
         if known is not None and known.age < self._freshness.mutable_seconds:
             return Found(source=FROM_STORE, body=known.body)
         max_age = self._freshness.stale_max_seconds
         if known is not None and known.age < self._freshness.usable_seconds:
             found = self._revalidated(request, deadline)
-            return found or held.as_it_is(known)
+            if found is not None:
+                return found
+            if self._store.purges.last(request.path) == last:
+                return held.as_it_is(known)
         if request.cached_only:
             found = held.stale(self._store, request, known, max_age=max_age)
             if found is None:
@@ -184,6 +190,8 @@ class Gateway:
         try:
             return self._fly(request, deadline, self._fetch_mutable)
         except (UnavailableError, BusyError):
+            if self._store.purges.last(request.path) != last:
+                known = None
             found = held.stale(self._store, request, known, max_age=max_age)
             if found is None:
                 raise
@@ -191,7 +199,7 @@ class Gateway:
 
     def _revalidated(self, request: Request, deadline: Deadline) -> Found | None:
         """Return a new answer if it comes quickly; else it is kept for the next, and None."""
-        if request.cached_only or self._flights.is_under_way(request.path):
+        if request.cached_only or self._flights.is_under_way(self._flight(request)):
             # Who asks already keeps the answer for all; a crowd needs no threads of its own.
             return None
         won = race(
@@ -203,11 +211,20 @@ class Gateway:
         return None if won is None else won[1]
 
     def _fetch_mutable(self, request: Request, deadline: Deadline) -> Found:
-        if request.sumdb:
-            found = self._ask_database(request, deadline)
-            self._keep(request, found)
-            return found
+        return _again_if_purged(lambda: self._ask_and_keep(request, deadline))
 
+    def _ask_and_keep(self, request: Request, deadline: Deadline) -> Found:
+        since = self._store.purges.last(request.path)
+        ask = self._ask_database if request.sumdb else self._ask_upstreams
+        found = ask(request, deadline)
+        try:
+            self._store.put_mutable(request.path, found.body, found.source, since=since)
+        except StoreError as error:
+            # The answer is good without being kept; readiness reports the store.
+            log.warning("%s is not kept: %s", request.path, error)
+        return found
+
+    def _ask_upstreams(self, request: Request, deadline: Deadline) -> Found:
         def use(turn: Turn) -> bytes:
             sink = io.BytesIO()
             limit = content.LIMITS[request.kind]
@@ -220,16 +237,7 @@ class Gateway:
         stale = known is not None and known.age <= self._freshness.stale_max_seconds
         persist = not (stale and self._modules.is_dark(request.module))
         body, source = self._modules.walk(use, module=request.module, hedged=True, persist=persist)
-        found = Found(source=source, body=body)
-        self._keep(request, found)
-        return found
-
-    def _keep(self, request: Request, found: Found) -> None:
-        try:
-            self._store.put_mutable(request.path, found.body, found.source)
-        except StoreError as error:
-            # The answer is good without being kept; readiness reports the store.
-            log.warning("%s is not kept: %s", request.path, error)
+        return Found(source=source, body=body)
 
     def _ask_database(self, request: Request, deadline: Deadline) -> Found:
         """Return a proven answer; the database's client keeps lookups and tiles in the store."""
@@ -244,17 +252,25 @@ class Gateway:
                 raise UnavailableError(message, asked.attempts, timed_out=timed_out) from None
         return Found(source=asked.sources[-1] if asked.sources else FROM_STORE, body=body)
 
+    def _flight(self, request: Request) -> str:
+        """Return what a flight is for: who asks after a purge joins none from before it.
+
+        Nor are they told "not found" because of one.
+        """
+        return f"{request.path} {self._store.purges.last(request.path, negative=True)}"
+
     def _fly(
         self, request: Request, deadline: Deadline, fetch: Callable[[Request, Deadline], Found]
     ) -> Found:
         """Run ``fetch`` once for all who ask at this time; turn its failures into ours."""
-        remembered = self._not_found.get(request.path)
+        flight = self._flight(request)
+        remembered = self._not_found.get(flight)
         if remembered is not None:
             raise NotFoundError(f"{request.path}: no upstream has it", remembered)
         try:
             with self._bulkheads.place(request):
                 return self._flights.do(
-                    request.path, lambda: fetch(request, deadline), wait_seconds=deadline.left
+                    flight, lambda: fetch(request, deadline), wait_seconds=deadline.left
                 )
         except FullError as error:
             raise BusyError(f"{request.path}: {error}") from None
@@ -264,7 +280,10 @@ class Gateway:
                 message = f"{request.path} is not in the store, and {error.reason}"
                 raise UnavailableError(message, [], off=True) from None
             if error.not_found:
-                self._not_found.put(request.path, error.attempts)
+                if self._flight(request) != flight:
+                    # Whoever said so was asked before a purge.
+                    return self._fly(request, deadline, fetch)
+                self._not_found.put(flight, error.attempts)
                 message = f"{request.path}: no upstream has it"
                 raise NotFoundError(message, error.attempts) from None
             raise UnavailableError(
@@ -280,6 +299,15 @@ class Gateway:
                 [],
                 timed_out=True,
             ) from None
+
+
+def _again_if_purged(ask: Callable[[], T]) -> T:
+    """Return what ``ask`` returns; what comes from before a purge is asked for again."""
+    while True:
+        try:
+            return ask()
+        except PurgedError as error:
+            log.info("%s: it is asked for again", error)
 
 
 def _from_store(stored: Stored) -> Found:

@@ -61,7 +61,9 @@ def error_answer(status: int, message: str, attempts: list[Attempt], request_id:
 
 
 def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text)[:500]
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return text[:500]
 
 
 def log_request(environ: WSGIEnvironment, answer: Answer, request_id: str, started: float) -> None:

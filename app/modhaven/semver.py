@@ -7,7 +7,6 @@ Pseudo-versions are golang.org/x/mod/module's.
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import NamedTuple
 
@@ -98,7 +97,8 @@ def compare(left: str, right: str) -> int:
 
 def sort_key(version: str) -> tuple[object, ...]:
     """Key that sorts versions upwards by precedence, equal ones by their text (semver.Sort)."""
-    return (functools.cmp_to_key(compare)(version), version)
+    parts = parse(version)
+    return (parts is not None, _precedence(parts) if parts is not None else (), version)
 
 
 def latest(versions: list[str]) -> str | None:

@@ -198,6 +198,9 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "timeout": _WORKER_SILENCE_SECONDS,
             "keepalive": _KEEPALIVE_SECONDS,
             "umask": UMASK,
+            # A worker shows that it lives by touching a file here, at each turn of its loop: not on
+            # a disk, where that waits for the store's syncs.
+            "worker_tmp_dir": "/dev/shm",  # noqa: S108 - its file has a name that is taken once
             # By default a client on this host may set SCRIPT_NAME: another path, or a 500.
             "forwarder_headers": "",
             "proc_name": "modhaven",

@@ -1,15 +1,19 @@
-"""The connections to one upstream: whom it trusts, what it shows, through which egress proxy."""
+"""The connections to one upstream: whom it trusts, what it shows, through which egress proxy.
+
+urllib3 itself, not requests: what that adds to a GET without parameters, body and cookies (it looks
+for each of them, several times) takes as long as the rest of a request.
+"""
 
 from __future__ import annotations
 
-import http.cookiejar
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote, urljoin, urlsplit
 
-import requests
-import requests.adapters
+import urllib3
+import urllib3.contrib.socks
 
 from modhaven import __version__
+from modhaven.attempt import AttemptError
 from modhaven.credentials import Credentials
 from modhaven.dial import POOLS
 
@@ -20,36 +24,73 @@ if TYPE_CHECKING:
 
 _MAX_REDIRECTS = 10
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# identity: a transparent gzip would change what Content-Length is compared with.
+_HEADERS = {
+    "User-Agent": f"modhaven/{__version__}",
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+}
 
 
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Connects within a bound; elsewhere than at ``own`` shows no certificate of ours.
+class Session:
+    """A connection pool of one worker process, for all its threads.
 
-    ``own`` is a URL: where a redirect leads away from its host, what was configured for it ends.
+    Where a redirect leads away from the host of ``own``, a URL, what was configured for it ends.
     """
 
-    def __init__(self, *, own: str, elsewhere: Path, pool_size: int) -> None:
-        self._own = _origin(own)
-        self._elsewhere = str(elsewhere)
-        super().__init__(pool_connections=16, pool_maxsize=pool_size)
+    def __init__(
+        self,
+        *,
+        own: str,
+        pool: urllib3.PoolManager,
+        elsewhere: urllib3.PoolManager,
+        credentials: Credentials | None = None,
+    ) -> None:
+        """Ask ``own`` by ``pool`` with ``credentials``; other hosts, if any, by ``elsewhere``."""
+        self._own = _origin(own) if own else None
+        self._pool = pool
+        self._elsewhere = elsewhere
+        self._credentials = credentials
 
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options)
-        self.poolmanager.pool_classes_by_scheme = POOLS
+    def __enter__(self) -> Self:
+        """Use it in a with statement."""
+        return self
 
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **options)
-        if not proxy.startswith("socks"):
-            manager.pool_classes_by_scheme = POOLS
-        return manager
+    def __exit__(self, *_: object) -> None:
+        """Close what is open."""
+        self._pool.clear()
+        self._elsewhere.clear()
 
-    def send(
-        self, request: requests.PreparedRequest, *args: Any, **options: Any
-    ) -> requests.Response:
-        if self._own is not None and _origin(request.url or "") != self._own:
-            options["cert"] = None
-            options["verify"] = self._elsewhere
-        return super().send(request, *args, **options)
+    def get(self, url: str, *, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
+        """Return the answer to a GET, redirects followed, its body still to be read.
+
+        The caller closes it: a body that was not read to its end costs the connection. ``timeout``
+        is for each of the answers on the way. Raises AttemptError, urllib3.exceptions.HTTPError.
+        """
+        for _ in range(_MAX_REDIRECTS + 1):
+            answer = self.send("GET", url, timeout=timeout)
+            location = answer.get_redirect_location()
+            if not location:
+                return answer
+            with answer:
+                answer.drain_conn()
+            target = urljoin(url, location)
+            if url.startswith("https:") and not target.startswith("https:"):
+                raise AttemptError("redirected from https to http")
+            url = target
+        raise AttemptError("redirected too often")
+
+    def send(self, method: str, url: str, *, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
+        """Return the answer of ``url`` itself, also where it is a redirect; as get does."""
+        headers, pool = _HEADERS, self._pool
+        if self._own is not None and _origin(url) != self._own:
+            pool = self._elsewhere
+        elif self._credentials is not None:
+            headers = {**_HEADERS, "Authorization": self._credentials.header()}
+        return pool.urlopen(
+            method, url, redirect=False, retries=False, preload_content=False,
+            timeout=timeout, headers=headers,
+        )  # fmt: skip
 
 
 def make_session(
@@ -58,42 +99,60 @@ def make_session(
     pool_size: int,
     certificate: tuple[Path, Path] | None = None,
     spec: UpstreamSpec | None = None,
-) -> requests.Session:
-    """Return a connection pool of one worker process, for all its threads.
+) -> Session:
+    """Return the connections to one upstream, or to all for whom the same is configured.
 
-    It trusts the authorities of ``ca_file``, shows ``certificate`` (certificate and key) where it
-    is asked for one, reads neither proxy variables nor .netrc, and keeps no cookies. What ``spec``
-    says of authorities, certificate, credentials and proxy is for the host of its URL alone.
+    They trust the authorities of ``ca_file``, show ``certificate`` (certificate and key) where they
+    are asked for one, read neither proxy variables nor .netrc, and keep no cookies. What ``spec``
+    says of authorities, certificate and credentials is for the host of its URL alone.
     """
-    session = requests.Session()
-    session.trust_env = False
-    session.verify = str(ca_file)
-    session.max_redirects = _MAX_REDIRECTS
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    # identity: a transparent gzip would change what Content-Length is compared with.
-    session.headers.update(
-        {"User-Agent": f"modhaven/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
+    if spec is None:
+        pool = _pool(ca_file, pool_size, certificate)
+        return Session(own="", pool=pool, elsewhere=pool)
+    if spec.certificate_file is not None and spec.key_file is not None:
+        certificate = (spec.certificate_file, spec.key_file)
+    credentials = None
+    if spec.credentials_file is not None:
+        credentials = Credentials(spec.credentials_file, host=urlsplit(spec.url).hostname or "")
+    return Session(
+        own=spec.url,
+        pool=_pool(spec.ca_file or ca_file, pool_size, certificate, proxy=spec.proxy),
+        elsewhere=_pool(ca_file, pool_size, None, proxy=spec.proxy),
+        credentials=credentials,
     )
-    if spec is not None:
-        if spec.ca_file is not None:
-            session.verify = str(spec.ca_file)
-        if spec.certificate_file is not None and spec.key_file is not None:
-            certificate = (spec.certificate_file, spec.key_file)
-        if spec.credentials_file is not None:
-            host = urlsplit(spec.url).hostname or ""
-            session.auth = Credentials(spec.credentials_file, host=host)
-        if spec.proxy:
-            session.proxies = {"http": spec.proxy, "https": spec.proxy}
+
+
+def _pool(
+    ca_file: Path, pool_size: int, certificate: tuple[Path, Path] | None, *, proxy: str = ""
+) -> urllib3.PoolManager:
+    options: dict[str, Any] = {
+        "num_pools": 16,
+        "maxsize": pool_size,
+        "cert_reqs": "CERT_REQUIRED",
+        "ca_certs": str(ca_file),
+    }
     if certificate is not None:
-        session.cert = (str(certificate[0]), str(certificate[1]))
-    for scheme in ("http://", "https://"):
-        own = spec.url if spec is not None else ""
-        session.mount(scheme, _Adapter(own=own, elsewhere=ca_file, pool_size=pool_size))
-    return session
+        options |= {"cert_file": str(certificate[0]), "key_file": str(certificate[1])}
+    if proxy.startswith("socks"):
+        return urllib3.contrib.socks.SOCKSProxyManager(proxy, **options)
+    if proxy:
+        pool: urllib3.PoolManager = urllib3.ProxyManager(
+            proxy, proxy_headers=_proxy_headers(proxy), **options
+        )
+    else:
+        pool = urllib3.PoolManager(**options)
+    pool.pool_classes_by_scheme = POOLS
+    return pool
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None] | None:
-    if not url:
-        return None
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return dict(urllib3.make_headers(proxy_basic_auth=pair))
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)

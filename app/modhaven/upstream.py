@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
-import requests
 import urllib3.exceptions
 import urllib3.util
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from modhaven.chain_spec import UpstreamSpec
     from modhaven.settings import BreakerConfig, Timeouts
     from modhaven.source import Source
+    from modhaven.transport import Session
 
 __all__ = ["AttemptError", "Deadline", "Turn", "Upstream", "make_session"]
 
@@ -42,7 +42,7 @@ class Upstream:
         self,
         spec: UpstreamSpec,
         *,
-        session: requests.Session,
+        session: Session,
         timeouts: Timeouts,
         retries: int,
         breaker: BreakerConfig,
@@ -116,13 +116,14 @@ class Upstream:
         """Tell whether ``path`` is there, without fetching it. Raises AttemptError."""
         timeout = urllib3.util.Timeout(total=seconds)
         try:
-            with self._session.head(self._address(path), timeout=timeout) as response:  # type: ignore[arg-type] # the stubs do not know urllib3's
-                check_status(response)
+            with self._session.send("HEAD", self._address(path), timeout=timeout) as answer:
+                answer.drain_conn()
+                check_status(answer)
         except AttemptError as error:
             if error.not_found:
                 return False
             raise
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except urllib3.exceptions.HTTPError as error:
             raise explain(error) from error
         return True
 
@@ -146,13 +147,13 @@ class Upstream:
 
     def probe(self) -> bool:
         """Ask for the base address; tell whether anything sensible answers in time."""
-        timeout = (self._timeouts.connect_seconds, self._timeouts.first_byte_seconds)
+        timeout = urllib3.util.Timeout(
+            connect=self._timeouts.connect_seconds, read=self._timeouts.first_byte_seconds
+        )
         try:
-            with self._session.get(
-                self.url + "/", stream=True, timeout=timeout, allow_redirects=False
-            ) as response:
-                return response.status_code not in TRANSIENT
-        except (AttemptError, requests.RequestException, urllib3.exceptions.HTTPError, OSError):
+            with self._session.send("GET", self.url + "/", timeout=timeout) as answer:
+                return answer.status not in TRANSIENT
+        except (AttemptError, urllib3.exceptions.HTTPError, OSError):
             return False
 
     def _probe_until_well(self) -> None:
@@ -183,16 +184,13 @@ class Upstream:
             read=first_byte,
             total=patience if hurried else bound,
         )
-        url = self._address(path)
         begun = False
         try:
-            with self._session.get(url, stream=True, timeout=timeout) as response:  # type: ignore[arg-type] # the stubs do not know urllib3's
+            with self._session.get(self._address(path), timeout=timeout) as answer:
                 begun = True
-                check_status(response)
-                if url.startswith("https:") and not response.url.startswith("https:"):
-                    raise AttemptError("redirected from https to http")
-                copy(response, sink, limit, end, stall=self._timeouts.first_byte_seconds)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                check_status(answer)
+                copy(answer, sink, limit, end, stall=self._timeouts.first_byte_seconds)
+        except urllib3.exceptions.HTTPError as error:
             explained = explain(error, proxied=bool(self._spec.proxy))
             explained.hurried = hurried and explained.timed_out and not begun
             raise explained from error

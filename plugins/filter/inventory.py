@@ -85,19 +85,28 @@ def _backend_problems(backends: list[str], hostvars: HostVars) -> list[str]:
     return problems
 
 
+def _client_ports(variables: Mapping[str, Any]) -> dict[str, str]:
+    ports = {}
+    if _is_true(variables.get("edge_https", True)):
+        ports["edge_https_port"] = str(variables.get("edge_https_port", 443))
+    if _is_true(variables.get("edge_plain_http", False)):
+        ports["edge_http_port"] = str(variables.get("edge_http_port", 80))
+    return ports
+
+
 def _edge_problems(edges: list[str], backends: list[str], hostvars: HostVars) -> list[str]:
     problems = []
     for name in edges:
         variables = hostvars[name]
-        ports = {}
-        if _is_true(variables.get("edge_https", True)):
-            ports["edge_https_port"] = str(variables.get("edge_https_port", 443))
-        if _is_true(variables.get("edge_plain_http", False)):
-            ports["edge_http_port"] = str(variables.get("edge_http_port", 80))
+        ports = _client_ports(variables)
         if not ports:
             problems.append(
                 f"{name} would answer nobody: 'edge_https' and 'edge_plain_http' are both false."
             )
+        if _number(variables.get("edge_proxy_protocol_port", 0)):
+            ports["edge_proxy_protocol_port"] = str(variables["edge_proxy_protocol_port"])
+        if len(edges) > 1 and _number(variables.get("edge_sibling_tries", 2)):
+            ports["edge_sibling_port"] = str(variables.get("edge_sibling_port", 8446))
         if name in backends:
             ports["modhaven_backend_port"] = str(variables.get("modhaven_backend_port", 8443))
         for double in _doubles(list(ports.values())):
@@ -114,6 +123,46 @@ def _edge_problems(edges: list[str], backends: list[str], hostvars: HostVars) ->
                 " name what the certificate is for, clients will ask for it."
             )
     return problems
+
+
+def _proxy_problems(edges: list[str], hostvars: HostVars) -> list[str]:
+    problems = []
+    for name in edges:
+        variables = hostvars[name]
+        trusted = variables.get("edge_trusted_proxies", [])
+        if not isinstance(trusted, list):
+            problems.append(
+                f"'edge_trusted_proxies' of {name} is no list: give a list of addresses."
+            )
+            continue
+        for address in trusted:
+            try:
+                ipaddress.ip_network(str(address))
+            except ValueError:
+                problems.append(
+                    f"'edge_trusted_proxies' of {name} has {address!r}, which is neither an address"
+                    " nor a network: correct it."
+                )
+        if _number(variables.get("edge_proxy_protocol_port", 0)) and not trusted:
+            problems.append(
+                f"{name} has 'edge_proxy_protocol_port' and no 'edge_trusted_proxies', so it would"
+                " believe nobody: list the addresses of the balancers there."
+            )
+    return problems
+
+
+def _alike_problems(edges: list[str], hostvars: HostVars) -> list[str]:
+    asks = {bool(_number(hostvars[name].get("edge_sibling_tries", 2))) for name in edges}
+    problem = (
+        "'edge_sibling_tries' is 0 on some edges only: those would be asked and not listen;"
+        " set it for all edges alike."
+    )
+    return [problem] if len(asks) > 1 else []
+
+
+def _number(value: object) -> int:
+    """A whole number, as YAML or the command line has it; 0 for what is none."""
+    return int(str(value)) if re.fullmatch("[0-9]{1,9}", str(value)) else 0
 
 
 def _vip_problems(edges: list[str], hostvars: HostVars, addresses: list[str]) -> list[str]:
@@ -170,6 +219,8 @@ def inventory_problems(groups: Mapping[str, list[str]], hostvars: HostVars) -> l
         *_name_problems(nodes, hostvars),
         *_backend_problems(backends, hostvars),
         *_edge_problems(edges, backends, hostvars),
+        *_proxy_problems(edges, hostvars),
+        *_alike_problems(edges, hostvars),
         *_vip_problems(edges, hostvars, addresses),
     ]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import sys
@@ -20,6 +21,7 @@ from tests.bench.loopback import Tools, scratch
 from tests.bench.machine import describe
 from tests.bench.memory import memory
 from tests.bench.options import Options
+from tests.bench.other import FILES, MIRROR, parse_others
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -42,7 +44,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison")
     parser.add_argument("--memory-rounds", type=int, default=2)
     parser.add_argument("--seconds", type=int, default=1, help="of one run of wrk")
+    parser.add_argument(
+        "--other", action="append", metavar="NAME=URL",
+        help="compare a GOPROXY server on this machine, too, in hits and download; several times"
+        f" for several. Before, start it empty with the upstreams {FILES} and {MIRROR}, where the"
+        " mirrors of this run will be. $MODHAVEN_BENCH_OTHER holds such words when there is none",
+    )  # fmt: skip
     arguments = parser.parse_args()
+    try:
+        others = parse_others(arguments.other or os.environ.get("MODHAVEN_BENCH_OTHER", "").split())
+    except ValueError as error:
+        parser.error(str(error))
     # So that files and processes are cleaned up whoever ends it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     tools = Tools.fetch()
@@ -57,6 +69,7 @@ def main() -> None:
             rounds=arguments.rounds,
             memory_rounds=arguments.memory_rounds,
             seconds=arguments.seconds,
+            others=others,
         )
         for name in arguments.figures or FIGURES:
             for report in FIGURES[name](options):

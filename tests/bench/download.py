@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from tests.bench.figures import Report, Target, median_ratio, spread
 from tests.bench.gomirror import go_mod_download, mirror
 from tests.bench.loopback import Site
+from tests.bench.other import MIRROR_PORT
 from tests.bench.relay import Relay
 
 if TYPE_CHECKING:
@@ -20,18 +22,23 @@ if TYPE_CHECKING:
 
 _ROUND_TRIPS_MS = (0, 20)
 _DIRECT, _BACKEND = "the mirror itself", "a backend before it"
+_AGAIN = "a backend that holds all"
+_clients = itertools.count()
 
 
 def download(options: Options) -> Iterator[Report]:
     """Measure wall time, with nothing cached on either side, both sides in every round."""
-    with mirror() as server:
+    with mirror(MIRROR_PORT if options.others else None) as server:
         versions = server.versions(options.scratch / "download-listing")
         for trip in _ROUND_TRIPS_MS:
             yield _compare(options, server, versions, trip)
 
 
 def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -> Report:
-    seconds: dict[str, list[float]] = {_DIRECT: [], _BACKEND: []}
+    seconds: dict[str, list[float]] = {_DIRECT: [], _BACKEND: [], _AGAIN: []}
+    began: dict[str, int] = {}
+    # They know the mirror itself, not the relay that makes it distant.
+    others = () if trip else options.others
     with ExitStack() as stack:
         root = server.root
         if trip:
@@ -44,27 +51,39 @@ def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -
             site.empty()
             sides = [(_DIRECT, root), (_BACKEND, site.url)]
             for side, goproxy in sides if number % 2 else reversed(sides):
-                home = folder / f"client-{number}-{side.replace(' ', '-')}"
-                seconds[side].append(_download(home, goproxy, versions))
+                seconds[side].append(_download(folder, goproxy, versions))
+            seconds[_AGAIN].append(_download(folder, site.url, versions))
+            for other in others:
+                side = f"{other.name}, {'again' if number else 'the first time'}"
+                taken = _download(folder, other.url, versions, verify=other.mirrors_database())
+                seconds.setdefault(side, []).append(taken)
+                began.setdefault(side, number)
             marks = site.store / "unverified"
             assert not any(path.is_file() for path in marks.rglob("*")), "not all was verified"
-    ratio = median_ratio(seconds[_BACKEND], seconds[_DIRECT])
+    ratios = {
+        side: median_ratio(taken, seconds[_DIRECT][began.get(side, 0) :][: len(taken)])
+        for side, taken in seconds.items()
+    }
     away = f"a mirror {trip} ms away" if trip else "a mirror on the same machine"
     return Report(
         title=f"Cold go mod download of {len(versions)} versions, {away} ({options.rounds} rounds)",
         columns=("GOPROXY", "seconds", "ratio"),
-        rows=[
-            [_DIRECT, spread(seconds[_DIRECT], 2), "1"],
-            [_BACKEND, spread(seconds[_BACKEND], 2), f"{ratio:.2f}"],
+        rows=[[side, spread(taken, 2), f"{ratios[side]:.2f}"] for side, taken in seconds.items()],
+        targets=[Target(what=f"wall time, {away}", value=ratios[_BACKEND], limit=1.3)],
+        notes=[
+            f"{other.name} does not mirror the checksum database: its downloads are not verified"
+            for other in others
+            if not other.mirrors_database()
         ],
-        targets=[Target(what=f"wall time, {away}", value=ratio, limit=1.3)],
         raw=seconds,
     )
 
 
-def _download(home: Path, goproxy: str, versions: list[str]) -> float:
+def _download(folder: Path, goproxy: str, versions: list[str], *, verify: bool = True) -> float:
+    home = folder / f"client-{next(_clients)}"
     started = time.monotonic()
-    done = go_mod_download(home, goproxy, *versions)
+    done = go_mod_download(home, goproxy, *versions, verify=verify)
     seconds = time.monotonic() - started
-    assert done.returncode == 0, done.stderr.decode()
+    if done.returncode != 0:
+        raise SystemExit(f"go mod download by way of {goproxy} failed:\n{done.stderr.decode()}")
     return seconds

@@ -20,14 +20,14 @@ _LEAST_VERSIONS = 150
 
 
 @contextlib.contextmanager
-def mirror() -> Iterator[Mirror]:
-    """Build it where that was not done before, and run it."""
+def mirror(port: int | None = None) -> Iterator[Mirror]:
+    """Build it where that was not done before, and run it on ``port``, or on some free one."""
     done = subprocess.run(
         [ROOT / "tests/lab/go_test_server.sh"], check=True, text=True, stdout=subprocess.PIPE,
         env={**os.environ, "PYTHON": sys.executable},
     )  # fmt: skip
     binary, folder = done.stdout.split()
-    server = Mirror(binary, folder, free_port())
+    server = Mirror(binary, folder, port or free_port())
     server.start()
     try:
         yield server
@@ -61,15 +61,18 @@ class Mirror(GoTestServer):
 
 
 def go_mod_download(
-    home: Path, goproxy: str, *arguments: str
+    home: Path, goproxy: str, *arguments: str, verify: bool = True
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run the go command as on a machine that has downloaded nothing yet, in the new ``home``."""
+    """Run the go command as on a machine that has downloaded nothing yet, in the new ``home``.
+
+    ``verify``: with the checksum database, by way of ``goproxy``.
+    """
     home.mkdir()
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
         "GOPROXY": goproxy,
-        "GOSUMDB": TEST_SUMDB,
+        "GOSUMDB": TEST_SUMDB if verify else "off",
         "GOFLAGS": "-modcacherw",
         "GOTOOLCHAIN": "local",
     }

@@ -67,8 +67,8 @@ class Site:
     """One backend behind one edge in ``folder``, with the given chain and checksum databases.
 
     ``plain`` is the same nginx serving the store's files as plain ones. Below ``/files`` it is the
-    mirror that is asked when no chain is given: what lies in the folder ``files``. Everything
-    listens on loopback only.
+    mirror that is asked when no chain is given: what lies in the folder ``files``; ``plain_port``
+    says where. Everything listens on loopback only.
     """
 
     def __init__(
@@ -78,13 +78,15 @@ class Site:
         chain: str = "",
         *,
         sumdbs: tuple[str, ...] = (TEST_SUMDB,),
+        plain_port: int | None = None,
     ) -> None:
         self.folder = folder
         self.tools = tools
         self.store = folder / "store"
         self.files = folder / "files"
-        self.port, self.edge_port, self.edge_tls_port, *plain_ports = _free_ports(5)
-        self.plain_port, self.plain_tls_port = plain_ports
+        self.port, self.edge_port, self.edge_tls_port, *other_ports = _free_ports(6)
+        self._status_port, *plain_ports = other_ports
+        self.plain_port, self.plain_tls_port = plain_port or plain_ports[0], plain_ports[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.edge = f"http://127.0.0.1:{self.edge_port}"
         self.edge_tls = f"https://127.0.0.1:{self.edge_tls_port}"
@@ -190,7 +192,11 @@ class Site:
             "backend_upstreams": chain,
             "edge_http_port": self.edge_port,
             "edge_https_port": self.edge_tls_port,
+            "edge_status_port": self._status_port,
             "edge_plain_http": True,
+            # wrk is one client address: the limits are looked at, and never met.
+            "edge_limit_requests_per_second": 1_000_000,
+            "edge_limit_burst": 1_000_000,
             "edge_cache_path": str(self.folder / "cache"),
             "_edge_certificate": str(self.folder / "pki/hosts/here.crt"),
             "_edge_key": str(self.folder / "pki/hosts/here.key"),
@@ -211,7 +217,7 @@ class Site:
         for path in [self.folder / "modhaven.yml", *etc.rglob("*.conf")]:
             text = path.read_text()
             text = re.sub(r"(?<![\w/])/(etc/nginx|var/log/nginx|run)/", rf"{self.folder}/\1/", text)
-            text = re.sub(r"\blisten (\d+)", r"listen 127.0.0.1:\1", text)
+            text = re.sub(r"\blisten (\d+)(?=[ ;])", r"listen 127.0.0.1:\1", text)
             text = text.replace("pid /run/", f"pid {self.folder}/run/")
             path.write_text(text)
         # Read last: the log format is one of the backend's.

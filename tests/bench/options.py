@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.bench.loopback import Tools
+    from tests.bench.other import Other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class Options:
     rounds: int
     memory_rounds: int
     seconds: int
+    others: tuple[Other, ...] = ()
 
     def say(self, text: str) -> None:
         """Show progress, apart from the results."""

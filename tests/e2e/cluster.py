@@ -92,6 +92,7 @@ def load_plan(files: Iterable[File], *, rate: float, address: str = "") -> dict[
     ]
     return {
         "targets": targets,
+        "allowed": [vip(), *(edge.address for edge in lab().group("edges"))],
         "rate": rate,
         "seconds": len(targets) / rate,
         "timeout_seconds": 30,

@@ -22,7 +22,10 @@ def count(connections: int, requests: int) -> None:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Not ready while the file ``unready`` is there; /slow/SECONDS takes that long."""
+    """Not ready while the file ``unready`` is there, too busy for /work while ``busy`` is.
+
+    /slow/SECONDS takes that long.
+    """
 
     protocol_version = "HTTP/1.1"
     folder = Path()
@@ -49,6 +52,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with _guard:
                 text = f"Active connections: {_active} \nWaiting: {_active - _busy} \n"
             self._send(200, text)
+        elif (self.folder / "busy").exists() and self.path.startswith("/work"):
+            self._send(503, "too busy\n")
         elif self.path.startswith("/slow/"):
             time.sleep(float(self.path.removeprefix("/slow/")))
             self._send(200, f"{self.folder.name}\n")

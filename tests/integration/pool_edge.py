@@ -80,6 +80,7 @@ class Backend:
         self.name = folder.name
         self.port = free_port()
         self._unready = folder / "unready"
+        self._busy = folder / "busy"
         tls = [] if pki is None else [str(pki)]
         script = _HERE / "pool_backend.py"
         self._command = (sys.executable, str(script), str(folder), str(self.port), *tls)
@@ -94,6 +95,13 @@ class Backend:
             self._unready.unlink(missing_ok=True)
         else:
             self._unready.write_text(reason)
+
+    def busy(self, *, busy: bool) -> None:
+        """Let it refuse /work with 503, or take it again; it is ready all the while."""
+        if busy:
+            self._busy.touch()
+        else:
+            self._busy.unlink()
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -209,7 +217,11 @@ class Edge:
         """Start backends, give nginx a pool of all of them, start nginx and the daemon."""
         for name in names:
             self.backend(name)
-        self.write_pool(**more)
+        self.start_with(**more)
+
+    def start_with(self, *entries: dict[str, Any], **more: Any) -> None:
+        """Start with backends that run already, and these entries of pool.yml."""
+        self.write_pool(*entries, **more)
         done = self.pool("render")
         assert done.returncode == 0, done.stderr
         (self.paths.nginx / "modhaven").symlink_to("modhaven.releases/1/modhaven")

@@ -6,6 +6,7 @@ import itertools
 import shutil
 import signal
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -353,6 +354,65 @@ def test_a_surge_promotes_the_backup_and_takes_it_back(edge: Edge) -> None:
         assert "backups serve beside the others" in edge.pool("status").stdout
     edge.wait("the backup back", lambda told: not told.promoted and told.published, 40)
     assert set(edge.answers()) == {"b1"}
+
+
+def test_a_backend_that_is_too_busy_is_passed_over_and_stays_in_the_pool(edge: Edge) -> None:
+    edge.start("b1", "b2")
+    edge.backends["b1"].busy(busy=True)
+    # Many times more refusals than what would be a backend's death.
+    assert edge.answers(60, "/work") == {"b2": 60}
+    # Meanwhile it gets its share of everything else, and of the work as soon as it takes it.
+    assert set(edge.answers(20)) == {"b1", "b2"}
+    edge.backends["b1"].busy(busy=False)
+    assert set(edge.answers(20, "/work")) == {"b1", "b2"}
+    # When all are too busy, that is the answer, and nobody is left out for it.
+    for backend in edge.backends.values():
+        backend.busy(busy=True)
+    for _ in range(20):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            edge.answers(1, "/work")
+        assert (refused.value.code, refused.value.read()) == (503, b"too busy\n")
+    assert set(edge.answers(20)) == {"b1", "b2"}
+
+
+def test_by_hash_a_module_has_one_backend_and_backups_rest_until_they_are_needed(
+    edge: Edge,
+) -> None:
+    for name in ("b1", "b2", "b3", "spare"):
+        edge.backend(name)
+    entries = [one.entry for one in edge.backends.values()]
+    entries[3]["backup"] = True
+    edge.start_with(*entries, balance="hash")
+    edge.wait("a resting backup", lambda told: told.servers[3].state == "resting")
+    paths = [f"/example.com/m{number}" for number in range(40)]
+    kinds = ("@v/list", "@latest", "@v/v1.0.0.mod", "@v/v1.0.0.zip", "@v/v2.0.0+incompatible.info")
+
+    def owners() -> dict[str, str]:
+        found = {}
+        for path in paths:
+            asked = {name for kind in kinds for name in edge.answers(1, f"{path}/{kind}")}
+            assert len(asked) == 1, f"{path} is spread over {asked}"
+            found[path] = asked.pop()
+        return found
+
+    before = owners()
+    assert set(before.values()) == {"b1", "b2", "b3"}
+    edge.backends["b2"].stop()
+    # Nobody fails meanwhile, and nobody moves who need not.
+    edge.wait_state("b2", "down")
+    after = owners()
+    assert {path: one for path, one in after.items() if before[path] != "b2"} == {
+        path: one for path, one in before.items() if one != "b2"
+    }
+    assert edge.pool("drain", "b1").returncode == 0
+    assert edge.pool("drain", "b3").returncode == 0
+    edge.wait("the backup", lambda told: told.servers[3].asked and told.published)
+    assert set(edge.answers(10)) == {"spare"}
+    # A drained backup and the one that rests again are told apart.
+    done = edge.pool("undrain", "b1")
+    assert (done.returncode, done.stdout) == (0, "b1 is no longer drained\nb1 is asked again\n")
+    edge.wait("the backup at rest", lambda told: told.servers[3].state == "resting")
+    assert set(edge.answers(10)) == {"b1"}
 
 
 def test_a_thousand_backends_are_rendered_and_checked_within_two_seconds(

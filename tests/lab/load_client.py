@@ -1,4 +1,4 @@
-"""Runs tests/lab/load.py on a host of the lab while a test breaks things."""
+"""Runs app/modhaven/drill/load.py on a host of the lab while a test breaks things."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.lab import remote
+
+from modhaven.drill import load as load_program
 
 if TYPE_CHECKING:
     import subprocess
@@ -54,7 +56,7 @@ def load_from(host: str, plan: Mapping[str, Any]) -> Iterator[RunningLoad]:
 
     Leaving the block without having asked ends the load.
     """
-    remote.put(host, _PROGRAM, (Path(__file__).parent / "load.py").read_text())
+    remote.put(host, _PROGRAM, Path(load_program.__file__).read_text())
     remote.put(host, _PLAN, json.dumps(plan))
     process = remote.start(host, "timeout", "900", "python3", _PROGRAM, _PLAN)
     timeout = float(plan["seconds"]) + float(plan.get("timeout_seconds", 10)) + 60

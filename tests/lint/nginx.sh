@@ -1,13 +1,22 @@
 #!/usr/bin/env bash
-# Publishes the nginx configuration of every variant with the roles' own tasks and this release's real nginx, in a
-# throw-away copy of this machine's root, so that nothing of it is changed. Then asks gixy.
+# Publishes the nginx configuration of every variant with the roles' own tasks and real nginx, in a throw-away copy of this
+# machine's root, so that nothing of it is changed. Then asks gixy, and compares what was published with its snapshot.
+# Variants called trixie-… are published as on Debian 13, with its nginx.
+# Usage: nginx.sh [--write]     --write replaces the snapshots.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 project=$PWD
 
+action=check
+if [ "${1:-}" = --write ]; then
+    action='write'
+    shift
+fi
 if [ "${1:-}" != --inside ]; then
     [ "$(id -u)" = 0 ] || { echo "tests/lint/nginx.sh: needs root, for a mount namespace: run make lint as root." >&2; exit 1; }
-    exec unshare --mount --fork "$0" --inside
+    tests/lint/trixie.sh
+    [ "$action" = check ] || set -- --write
+    exec unshare --mount --fork "$0" "$@" --inside
 fi
 
 debs=$project/.lab/nginx
@@ -39,13 +48,38 @@ done
 
 inside() { chroot "$copy/root" /usr/bin/env -C "$project" "PATH=$project/.venv/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@"; }
 
-for variant in tests/lint/variants/*.yml; do
+# Debian 13 to the roles, with its own nginx in its own libraries.
+become_trixie() {
+    trixie=$project/.lab/trixie
+    cp --remove-destination "$trixie/usr/lib/os-release" "$copy/root/etc/os-release"
+    cp "$trixie/etc/debian_version" "$copy/root/etc/debian_version"
+    mv "$copy/root/usr/sbin/nginx" "$copy/root/usr/sbin/nginx.bookworm"
+    loader=$(readlink -f "$trixie"/lib64/ld-linux-*)
+    # shellcheck disable=SC2016 # for the script's own shell
+    printf '#!/bin/sh\nexec %s --library-path %s %s "$@"\n' "$loader" "$(dirname "$loader")" "$trixie/usr/sbin/nginx" \
+        >"$copy/root/usr/sbin/nginx"
+    chmod 755 "$copy/root/usr/sbin/nginx"
+    inside nginx -v 2>&1 | grep -q ' nginx/1\.26' || { echo "tests/lint/nginx.sh: Debian 13's nginx does not run" >&2; exit 1; }
+}
+
+differs=
+# The default first: the snapshots of the others are what differs from it.
+for path in tests/lint/variants/default.yml $(find tests/lint/variants -name '*.yml' ! -name default.yml | sort); do
+    variant=$(basename "$path" .yml)
+    [[ $variant != trixie-* || -e $copy/root/usr/sbin/nginx.bookworm ]] || become_trixie
     rm -rf "$copy/root/etc/nginx/modhaven"* "$copy/root/etc/modhaven/pool.yml"
     # -e: certificates and facts as the hosts would have them; no host is asked.
-    inside ansible-playbook -i "$variant" tests/lint/publish.yml --tags publish >"$copy/log" 2>&1 ||
+    inside ansible-playbook -i "$path" tests/lint/publish.yml --tags publish >"$copy/log" 2>&1 ||
         { cat "$copy/log"; echo "tests/lint/nginx.sh: $variant cannot be published" >&2; exit 1; }
+    if ! inside nginx -t >"$copy/log" 2>&1 || grep -q '\[warn\]' "$copy/log"; then
+        cat "$copy/log"
+        echo "tests/lint/nginx.sh: nginx is not content with $variant" >&2
+        exit 1
+    fi
     # hsts_header: a matter of browsers; no browser comes here.
     inside gixy --skips hsts_header /etc/nginx/nginx.conf >"$copy/log" 2>&1 ||
         { cat "$copy/log"; echo "tests/lint/nginx.sh: gixy has findings for $variant" >&2; exit 1; }
-    echo "nginx -t and gixy: $(basename "$variant" .yml) ok"
+    python3 tests/lint/snapshots.py "$action" "$copy/root" "$variant" || differs=yes
+    echo "nginx -t, gixy, snapshot: $variant done"
 done
+[ -z "$differs" ]

@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-import requests
 
 from modhaven.attempt import AttemptError
 from modhaven.credentials import Credentials
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 
 def header(file: Path, credentials: Credentials | None = None) -> str:
     credentials = credentials or Credentials(file, host="athens.x")
-    request = requests.Request("GET", "https://athens.x/").prepare()
-    return str(credentials(request).headers["Authorization"])
+    return credentials.header()
 
 
 def basic(pair: str) -> str:

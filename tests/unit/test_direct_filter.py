@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 direct = load("filter/direct.py")
 
 HOST = "git.corp.example"
-PRIVATE = Ed25519PrivateKey.generate()
+# Always the same: names of tests are made of it.
+PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 KEY = PRIVATE.private_bytes(

@@ -261,6 +261,37 @@ def test_two_ports_of_one_host_are_the_same() -> None:
     assert problems(edge1={"edge_https_port": 8443}) == []
 
 
+def test_the_ports_that_edges_have_when_there_are_several() -> None:
+    assert problems(edge1={"edge_https_port": 8446}) == [
+        "'edge_https_port' and 'edge_sibling_port' of edge1 are both 8446: give each its own port."
+    ]
+    off = {"edge_sibling_tries": 0}
+    assert problems(edge1={"edge_https_port": 8446, **off}, edge2=off) == []
+    one = {"edges": ["edge1"]}
+    assert problems(groups=one, edge1={"edge_https_port": 8446}) == []
+    given = {"edge_proxy_protocol_port": 443, "edge_trusted_proxies": ["192.0.2.1"]}
+    assert "'edge_https_port' and 'edge_proxy_protocol_port' of edge1" in the_problem(edge1=given)
+
+
+def test_an_edge_that_is_asked_and_does_not_listen() -> None:
+    assert "'edge_sibling_tries' is 0 on some edges only" in the_problem(
+        edge1={"edge_sibling_tries": 0}
+    )
+
+
+@pytest.mark.parametrize("wrong", ["10.0.0.1/8", "balancer.example", "10.0.0.256", "10.0.0.1:80"])
+def test_a_trusted_proxy_that_is_no_address(wrong: str) -> None:
+    right = ["192.0.2.7", "198.51.100.0/24", "2001:db8::/32"]
+    assert problems(edge1={"edge_trusted_proxies": right}) == []
+    problem = the_problem(edge1={"edge_trusted_proxies": [*right, wrong]})
+    assert f"'edge_trusted_proxies' of edge1 has {wrong!r}" in problem
+
+
+def test_balancers_that_nobody_believes() -> None:
+    assert "would believe nobody" in the_problem(edge1={"edge_proxy_protocol_port": 8444})
+    assert "is no list" in the_problem(edge1={"edge_trusted_proxies": "10.0.0.1"})
+
+
 @pytest.mark.parametrize("given", ["edge_tls_certificate", "edge_tls_key"])
 def test_half_a_certificate(given: str) -> None:
     found = problems(edge1={given: "/x", "edge_server_names": ["goproxy.corp.example"]})

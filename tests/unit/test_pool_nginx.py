@@ -59,15 +59,33 @@ def test_the_file_can_be_read_at_three_in_the_morning() -> None:
     text = nginx.render(TEMPLATE, made, Limits(max_fails=4, fail_timeout_seconds=7, keepalive=32))
     listed = [line.strip() for line in text.splitlines() if line.strip().startswith("server ")]
     assert listed == [
-        "server 10.0.3.11:8443 max_fails=4 fail_timeout=7s;  # backend1",
-        "server 10.0.3.12:8443 max_fails=4 fail_timeout=7s down;  # backend2: down",
-        "server [fd00::13]:8443 weight=3 max_fails=4 fail_timeout=7s;  # backend3",
-        "server b4.example:80 max_fails=4 fail_timeout=7s down;  # backend4: drained",
-        "server 10.0.3.16:8443 max_fails=4 fail_timeout=7s backup;  # spare1",
+        "server 10.0.3.11:8443 max_fails=0;  # backend1",
+        "server 10.0.3.12:8443 max_fails=0 down;  # backend2: down",
+        "server [fd00::13]:8443 weight=3 max_fails=0;  # backend3",
+        "server b4.example:80 max_fails=0 down;  # backend4: drained",
+        "server 10.0.3.16:8443 max_fails=0 backup;  # spare1",
     ]
+    # Where nobody is left out although some are down, nginx itself has to find out who.
+    text_of_kept = nginx.render(TEMPLATE, replace(made, kept=True), Limits(max_fails=4))
+    assert "server 10.0.3.11:8443 max_fails=4 fail_timeout=5s;  # backend1" in text_of_kept
     assert text.index("least_conn;") < text.index("keepalive 32;")
     assert "\n\n" not in text
     assert text.endswith(("}\n", "}"))
+
+
+def test_by_hash_nginx_is_told_of_no_backups() -> None:
+    made = Plan(
+        places=(
+            Place(server=Server(name="backend1", address="10.0.3.11", port=8443, weight=2)),
+            Place(server=Server(name="s", address="::1", port=1, backup=True), reason="resting"),
+        ),
+        balance="hash",
+    )
+    text = nginx.render(TEMPLATE, made, Limits())
+    assert "server 10.0.3.11:8443 weight=2 max_fails=0;  # backend1\n" in text
+    assert "server [::1]:1 max_fails=0 down;  # s: resting\n" in text
+    assert "least_conn" not in text
+    assert text.index("hash $modhaven_module consistent;") < text.index("keepalive 64;")
 
 
 def test_who_joins_changes_nothing_in_the_file_until_it_is_ready() -> None:
@@ -89,7 +107,7 @@ def test_a_thousand_servers_have_a_line_each() -> None:
     text = nginx.render(TEMPLATE, Plan(places=many), Limits())
     assert text.count("\n    server ") == 1000
     fewer = replace(Plan(places=many), places=many[:10])
-    assert len(nginx.render(TEMPLATE, fewer, Limits())) < len(text) / 50
+    assert len(nginx.render(TEMPLATE, fewer, Limits())) < len(text) / 40
 
 
 @pytest.mark.parametrize("text", ["{% for %}", "{{ plan.nothing }}", "{{ 1 / 0 }}", None])

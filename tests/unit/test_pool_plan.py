@@ -16,12 +16,22 @@ if TYPE_CHECKING:
 
 
 def make(
-    states: dict[str, str], *, drained: str = "", share: float = 0.7, promote: bool = False
+    states: dict[str, str],
+    *,
+    drained: str = "",
+    share: float = 0.7,
+    promote: bool = False,
+    balance: str = "least_conn",
 ) -> Plan:
     made = servers(*states)
     by_name = dict(zip((one.name for one in made), states.values(), strict=True))
     return plan.make(
-        made, by_name, drained=drained.split(), max_removed_share=share, promote=promote
+        made,
+        by_name,
+        drained=drained.split(),
+        max_removed_share=share,
+        promote=promote,
+        balance=balance,
     )
 
 
@@ -99,6 +109,30 @@ def test_backups_stay_backups_until_they_are_promoted() -> None:
 
 def test_a_backup_is_one_of_those_that_are_left() -> None:
     assert asked(make({"a": "down", "b": "down", "c+": "up"})) == "c"
+
+
+# By hash nginx knows no backups: they are asked while nobody else is, or when they are promoted.
+RESTING = [
+    ({"a": "up", "b+": "up"}, "", False, "a"),
+    ({"a": "down", "b+": "up"}, "", False, "b+"),
+    ({"a": "up", "b+": "up"}, "a", False, "b+"),
+    ({"a": "joining", "b+": "up"}, "", False, "b+"),
+    ({"a": "up", "b+": "up"}, "", True, "a b+"),
+    # Too few are left: nobody rests.
+    ({"a": "down", "b": "down", "c": "down", "d+": "up"}, "", False, "a b c d+"),
+    ({"a": "up", "b+": "down"}, "", False, "a"),
+]
+
+
+@pytest.mark.parametrize(("states", "drained", "promote", "who"), RESTING)
+def test_backups_rest_where_requests_are_spread_by_hash(
+    states: dict[str, str], drained: str, who: str, *, promote: bool
+) -> None:
+    made = make(states, drained=drained, promote=promote, balance="hash")
+    assert asked(made) == who.replace("+", "")
+    assert made.balance == "hash"
+    if who == "a" and states["b+"] == "up":
+        assert reasons(made) == {"b": "resting"}
 
 
 @given(

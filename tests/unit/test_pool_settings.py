@@ -24,6 +24,7 @@ tls: {ca_file: /ca.crt, certificate_file: /host.crt, key_file: /host.key, name: 
 limits: {max_fails: 3, fail_timeout_seconds: 7, keepalive: 8}
 probe: {interval_seconds: 1, timeout_seconds: 2, rise: 3, fall: 4}
 surge: {percent: 50, minimum_connections: 10, quiet_seconds: 30, baseline_seconds: 60}
+balance: hash
 max_removed_share: 0.5
 reload_seconds: 3
 """)
@@ -32,6 +33,7 @@ reload_seconds: 3
     assert loaded.tls.ca_file == Path("/ca.crt")
     assert [server.backup for server in loaded.servers] == [False, True]
     assert (loaded.limits.keepalive, loaded.probe.fall, loaded.surge.percent) == (8, 4, 50)
+    assert loaded.balance == "hash"
     assert (loaded.max_removed_share, loaded.reload_seconds) == (0.5, 3)
 
 
@@ -56,7 +58,7 @@ reload_seconds: 3
             "servers entry 1: address must be an address without its port, or a host name",
         ),
         ({"servers": [ONE | {"wieght": 2}]}, "servers entry 1: wieght is not an option of a ser"),
-        ({"server": [ONE]}, "server is not a configuration key; the keys here are limits, max_"),
+        ({"server": [ONE]}, "server is not a configuration key; the keys here are balance, limi"),
         ({"servers": [ONE], "probe": 3}, "probe must be a mapping"),
         ({"servers": [ONE], "probe": {"fall": 0}}, "probe.fall must be a whole number from 1"),
         (

@@ -38,31 +38,31 @@ ROWS = (
     status.of_server(
         Server(name="backend1", address="10.0.3.11", port=8443),
         ago(3 * 86400, in_flight=12, error="no answer within 0.8 s", error_at=NOW - 7200),
-        asked=True,
+        out="",
         drain=None,
     ),
     status.of_server(
         Server(name="backend2", address="10.0.3.12", port=8443, weight=16),
         ago(12, "down", error="503 the disk is full: 12 MB free", error_at=NOW),
-        asked=False,
+        out="down",
         drain=None,
     ),
     status.of_server(
         Server(name="backend3", address="fd00::13", port=8443),
         ago(99, in_flight=0),
-        asked=False,
+        out="drained",
         drain=Drain(reason="a new disk", since=NOW - 300),
     ),
     status.of_server(
         Server(name="backend4", address="10.0.3.14", port=8443),
         ago(5, "joining", error="connection refused", error_at=NOW),
-        asked=False,
+        out="joining",
         drain=None,
     ),
     status.of_server(
         Server(name="spare1", address="10.0.3.15", port=8443, backup=True),
         ago(100, in_flight=0),
-        asked=True,
+        out="",
         drain=None,
     ),
 )
@@ -88,7 +88,7 @@ def test_the_table_fits_the_terminal() -> None:
 
 def test_the_table_of_a_thousand_is_made_quickly_enough_to_look_at() -> None:
     rows = tuple(
-        status.of_server(one, ago(1), asked=True, drain=None)
+        status.of_server(one, ago(1), out="", drain=None)
         for one in servers(*(f"backend{number}" for number in range(1000)))
     )
     assert len(status.table(told(*rows), now=NOW).splitlines()) == 1001
@@ -101,7 +101,7 @@ def remarks(made: PoolStatus) -> list[str]:
 def test_what_is_out_of_the_ordinary_is_said() -> None:
     assert remarks(told(*ROWS)) == []
     kept = status.of_server(
-        Server(name="backend1", address="::1", port=1), ago(1, "down"), asked=True, drain=None
+        Server(name="backend1", address="::1", port=1), ago(1, "down"), out="", drain=None
     )
     assert kept.state == "kept"
     assert remarks(told(*[kept] * 7, kept=True)) == [
@@ -121,6 +121,12 @@ def test_what_is_out_of_the_ordinary_is_said() -> None:
     assert remarks(told(error="the pool stays as it was")) == ["Error: the pool stays as it was"]
 
 
+def test_a_backup_that_nginx_does_not_know_of_rests() -> None:
+    spare = Server(name="spare1", address="10.0.3.15", port=8443, backup=True)
+    row = status.of_server(spare, ago(1), out="resting", drain=None)
+    assert (row.state, row.asked, row.ready) == ("resting", False, True)
+
+
 def test_a_promoted_backup_is_none() -> None:
     table = status.table(told(*ROWS, promoted=True), now=NOW)
     assert "(backup)" not in table
@@ -128,7 +134,7 @@ def test_a_promoted_backup_is_none() -> None:
 
 def test_all_drained_are_still_called_drained() -> None:
     row = status.of_server(
-        Server(name="b", address="::1", port=1), ago(1), asked=True, drain=Drain(reason="", since=1)
+        Server(name="b", address="::1", port=1), ago(1), out="", drain=Drain(reason="", since=1)
     )
     assert row.state == "drained"
 
@@ -137,7 +143,7 @@ def test_a_drained_one_that_is_not_ready_shows_why() -> None:
     row = status.of_server(
         Server(name="b", address="::1", port=1),
         ago(1, "down", error="connection refused"),
-        asked=False,
+        out="down",
         drain=Drain(reason="a new disk", since=NOW),
     )
     assert "a new disk; connection refused" in status.table(told(row), now=NOW)

@@ -127,7 +127,7 @@ def test_list_is_what_the_store_holds(store: DiskStore) -> None:
 
 def test_mutable_answers_are_kept_apart_with_their_age(store: DiskStore) -> None:
     assert store.get_mutable("a.b/@latest") is None
-    store.put_mutable("a.b/@latest", b"one\ntwo", "mirror")
+    store.put_mutable("a.b/@latest", b"one\ntwo", "mirror", since=0)
     kept = store.get_mutable("a.b/@latest")
     assert kept is not None
     assert (kept.body, kept.source) == (b"one\ntwo", "mirror")

@@ -22,18 +22,18 @@ from modhaven.upstream import AttemptError, Deadline, Turn, Upstream, make_sessi
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import requests
+    from modhaven.transport import Session
 
 TIMEOUTS = Timeouts(connect_seconds=0.5, first_byte_seconds=0.5, total_seconds=3)
 
 
 @pytest.fixture
-def session() -> Iterator[requests.Session]:
+def session() -> Iterator[Session]:
     with make_session(ca_file=Path("/nonexistent"), pool_size=4) as made:
         yield made
 
 
-def make(session: requests.Session, chain: str, *, retries: int = 2) -> list[Upstream]:
+def make(session: Session, chain: str, *, retries: int = 2) -> list[Upstream]:
     return [
         Upstream(
             spec,
@@ -54,16 +54,14 @@ def fetch(
     return sink.getvalue()
 
 
-def test_the_path_is_sent_escaped(session: requests.Session, fake: FakeUpstream) -> None:
+def test_the_path_is_sent_escaped(session: Session, fake: FakeUpstream) -> None:
     (upstream,) = make(session, fake.url)
     fake.script("github.com/!a/x/@v/v1.0.0+incompatible.zip", Reply(body=b"zip"))
     assert fetch(upstream, "github.com/!a/x/@v/v1.0.0+incompatible.zip") == b"zip"
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_passing_trouble_is_tried_again(
-    session: requests.Session, fake: FakeUpstream, status: int
-) -> None:
+def test_passing_trouble_is_tried_again(session: Session, fake: FakeUpstream, status: int) -> None:
     (upstream,) = make(session, fake.url)
     fake.script("x", Reply(status=status, body=b"oops"), Reply(body=b"fine"))
     assert fetch(upstream) == b"fine"
@@ -71,7 +69,7 @@ def test_passing_trouble_is_tried_again(
 
 @pytest.mark.parametrize("headers", [{}, {"Transfer-Encoding": "chunked"}])
 def test_a_truncated_body_is_seen_and_tried_again(
-    session: requests.Session, fake: FakeUpstream, headers: dict[str, str]
+    session: Session, fake: FakeUpstream, headers: dict[str, str]
 ) -> None:
     (upstream,) = make(session, fake.url)
     fake.script("x", Reply(body=b"a" * 100, headers=headers, cut=20), Reply(body=b"fine"))
@@ -83,7 +81,7 @@ def test_a_truncated_body_is_seen_and_tried_again(
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_not_found_is_final(session: requests.Session, fake: FakeUpstream, status: int) -> None:
+def test_not_found_is_final(session: Session, fake: FakeUpstream, status: int) -> None:
     (upstream,) = make(session, fake.url)
     fake.script("x", Reply(status=status))
     with pytest.raises(AttemptError) as caught:
@@ -93,7 +91,7 @@ def test_not_found_is_final(session: requests.Session, fake: FakeUpstream, statu
 
 
 def test_a_short_retry_after_is_obeyed_a_long_one_is_a_failure(
-    session: requests.Session, fake: FakeUpstream
+    session: Session, fake: FakeUpstream
 ) -> None:
     (upstream,) = make(session, fake.url)
     fake.script("x", Reply(status=429, headers={"Retry-After": "1"}), Reply(body=b"fine"))
@@ -105,7 +103,7 @@ def test_a_short_retry_after_is_obeyed_a_long_one_is_a_failure(
         fetch(upstream, "y")
 
 
-def test_a_black_hole_costs_one_timeout(session: requests.Session, fake: FakeUpstream) -> None:
+def test_a_black_hole_costs_one_timeout(session: Session, fake: FakeUpstream) -> None:
     (upstream,) = make(session, fake.url)
     fake.script("x", Reply(hang=True))
     start = time.monotonic()
@@ -115,7 +113,7 @@ def test_a_black_hole_costs_one_timeout(session: requests.Session, fake: FakeUps
     assert 0.4 < time.monotonic() - start < 1.5
 
 
-def test_a_body_that_trickles_ends_at_the_deadline(session: requests.Session) -> None:
+def test_a_body_that_trickles_ends_at_the_deadline(session: Session) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         (upstream,) = make(session, f"http://127.0.0.1:{server.getsockname()[1]}")
 
@@ -140,16 +138,29 @@ def test_a_body_that_trickles_ends_at_the_deadline(session: requests.Session) ->
         thread.join()
 
 
-def test_too_large_a_body_is_refused(session: requests.Session, fake: FakeUpstream) -> None:
+def test_too_large_a_body_is_refused(session: Session, fake: FakeUpstream) -> None:
     (upstream,) = make(session, fake.url)
     fake.script("x", Reply(body=b"a" * 1001))
     with pytest.raises(AttemptError, match="larger than 1000"):
         fetch(upstream)
 
 
-def test_redirects_are_followed(
-    session: requests.Session, fake: FakeUpstream, fake2: FakeUpstream
-) -> None:
+def test_a_refused_connection_is_no_timeout(session: Session, refused_url: str) -> None:
+    (upstream,) = make(session, refused_url, retries=0)
+    with pytest.raises(AttemptError, match=r"^connection refused$") as caught:
+        fetch(upstream)
+    assert not caught.value.timed_out
+
+
+def test_redirects_in_a_circle_end(session: Session, fake: FakeUpstream) -> None:
+    (upstream,) = make(session, fake.url, retries=0)
+    fake.script("x", Reply(status=302, headers={"Location": "/x"}))
+    with pytest.raises(AttemptError, match="redirected too often"):
+        fetch(upstream)
+    assert fake.counts["x"] == 11
+
+
+def test_redirects_are_followed(session: Session, fake: FakeUpstream, fake2: FakeUpstream) -> None:
     (upstream,) = make(session, fake.url)
     fake.script("x", Reply(status=302, headers={"Location": f"{fake2.url}/y"}))
     fake2.script("y", Reply(body=b"moved"))
@@ -164,7 +175,7 @@ def walk(chain: Chain) -> tuple[bytes, str]:
     ("separator", "status"), [("|", 500), ("|", 403), ("|", 404), (",", 404), (",", 410)]
 )
 def test_what_falls_through(
-    session: requests.Session, fake: FakeUpstream, fake2: FakeUpstream, separator: str, status: int
+    session: Session, fake: FakeUpstream, fake2: FakeUpstream, separator: str, status: int
 ) -> None:
     chain = Chain(make(session, f"{fake.url}{separator}{fake2.url}", retries=0))
     fake.script("x", Reply(status=status))
@@ -174,7 +185,7 @@ def test_what_falls_through(
 
 @pytest.mark.parametrize("status", [500, 403])
 def test_what_stops_at_a_comma(
-    session: requests.Session, fake: FakeUpstream, fake2: FakeUpstream, status: int
+    session: Session, fake: FakeUpstream, fake2: FakeUpstream, status: int
 ) -> None:
     chain = Chain(make(session, f"{fake.url},{fake2.url}", retries=0))
     fake.script("x", Reply(status=status))
@@ -185,7 +196,7 @@ def test_what_stops_at_a_comma(
 
 
 def test_a_failure_outranks_not_found(
-    session: requests.Session, fake: FakeUpstream, fake2: FakeUpstream
+    session: Session, fake: FakeUpstream, fake2: FakeUpstream
 ) -> None:
     chain = Chain(make(session, f"{fake.url}|{fake2.url}", retries=0))
     with pytest.raises(ChainError) as caught:
@@ -198,7 +209,7 @@ def test_a_failure_outranks_not_found(
     assert [attempt.outcome for attempt in caught.value.attempts] == ["500", "404"]
 
 
-def test_off_ends_the_chain(session: requests.Session, fake: FakeUpstream) -> None:
+def test_off_ends_the_chain(session: Session, fake: FakeUpstream) -> None:
     with pytest.raises(ChainError) as caught:
         walk(Chain(make(session, "off")))
     assert caught.value.off
@@ -209,7 +220,7 @@ def test_off_ends_the_chain(session: requests.Session, fake: FakeUpstream) -> No
 
 
 def test_after_one_timeout_a_black_hole_is_skipped_at_once(
-    session: requests.Session, fake: FakeUpstream, fake2: FakeUpstream
+    session: Session, fake: FakeUpstream, fake2: FakeUpstream
 ) -> None:
     fake.default = Reply(hang=True)
     fake2.script("x", Reply(body=b"second"))
@@ -223,7 +234,7 @@ def test_after_one_timeout_a_black_hole_is_skipped_at_once(
 
 
 def test_a_probe_brings_an_upstream_back(
-    session: requests.Session, refused_url: str, fake: FakeUpstream, fake2: FakeUpstream
+    session: Session, refused_url: str, fake: FakeUpstream, fake2: FakeUpstream
 ) -> None:
     fake.script("x", Reply(status=500))
     fake2.script("x", Reply(body=b"second"))
@@ -238,9 +249,7 @@ def test_a_probe_brings_an_upstream_back(
         time.sleep(0.02)
 
 
-def test_when_all_are_open_they_are_tried_anyway(
-    session: requests.Session, fake: FakeUpstream
-) -> None:
+def test_when_all_are_open_they_are_tried_anyway(session: Session, fake: FakeUpstream) -> None:
     upstreams = make(session, fake.url, retries=0)
     chain = Chain(upstreams)
     fake.default = Reply(status=500)
@@ -253,7 +262,7 @@ def test_when_all_are_open_they_are_tried_anyway(
 
 
 def test_what_is_behind_an_open_upstream_and_a_comma_stays_hidden(
-    session: requests.Session, fake: FakeUpstream, fake2: FakeUpstream, refused_url: str
+    session: Session, fake: FakeUpstream, fake2: FakeUpstream, refused_url: str
 ) -> None:
     upstreams = make(session, f"{fake.url}|{refused_url},{fake2.url}", retries=0)
     upstreams[1].breaker.failed(timed_out=True)
@@ -264,7 +273,7 @@ def test_what_is_behind_an_open_upstream_and_a_comma_stays_hidden(
 
 
 def test_not_found_by_all_that_could_be_asked_is_not_found(
-    session: requests.Session, fake: FakeUpstream, refused_url: str
+    session: Session, fake: FakeUpstream, refused_url: str
 ) -> None:
     upstreams = make(session, f"{fake.url}|{refused_url}", retries=0)
     upstreams[1].breaker.failed(timed_out=True)

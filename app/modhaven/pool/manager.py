@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.25
 # Nothing has changed: told all the same, so that in-flight figures are new.
 _TELL_SECONDS = 1.0
-# As upstream.conf.j2 writes them: "server …;  # backend1", with ": reason" where it is not asked.
-_LISTED = re.compile(r"^\s*server [^#]*;  # (?P<name>[^\s:]+)(?P<out>:)?", re.MULTILINE)
+# As upstream.conf.j2 writes them: "server …;  # backend1", with ": reason" where it is not asked. A
+# backup that rests was well.
+_LISTED = re.compile(r"^\s*server [^#]*;  # (?P<name>[^\s:]+)(?P<out>: (?!resting))?", re.MULTILINE)
 
 
 def initial(paths: Paths) -> bool:
@@ -46,6 +47,7 @@ def initial(paths: Paths) -> bool:
         drained=Drains(paths.drained).all(),
         max_removed_share=config.max_removed_share,
         promote=False,
+        balance=config.balance,
     )
     server.publish(nginx.render(paths.template, whole, config.limits))
     return True
@@ -119,6 +121,7 @@ class Manager:
             drained=self._drained,
             max_removed_share=self._config.max_removed_share,
             promote=self._demand.surging,
+            balance=self._config.balance,
         )
         if made.kept != self._kept:
             self._kept = made.kept
@@ -181,7 +184,7 @@ class Manager:
             reloads=self._publisher.reloads,
             servers=tuple(
                 status.of_server(
-                    one, seen[one.name], asked=place.asked, drain=self._drained.get(one.name)
+                    one, seen[one.name], out=place.reason, drain=self._drained.get(one.name)
                 )
                 for one, place in zip(self._config.servers, made.places, strict=True)
             ),

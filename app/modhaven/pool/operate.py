@@ -41,7 +41,7 @@ def drain(options: argparse.Namespace, paths: Paths) -> int:
     name = options.backend
     told = _told(paths)
     known = _server(told, name)
-    others = [one for one in told.servers if one.asked and one.name != name]
+    others = [one for one in told.servers if _is_in(told, one.name) and one.name != name]
     # Others that are asked although they are down would not answer.
     if known.state != "drained" and not any(one.ready or not known.ready for one in others):
         raise ConfigError(
@@ -49,7 +49,7 @@ def drain(options: argparse.Namespace, paths: Paths) -> int:
             "undrain or repair another one first"
         )
     new = Drains(paths.drained).add(name, options.reason)
-    if not _wait(paths, _ACT_SECONDS, lambda seen: seen.published and not _asked(seen, name)):
+    if not _wait(paths, _ACT_SECONDS, lambda seen: seen.published and not _is_in(seen, name)):
         return failed(f"nginx has not got the pool without {name}: see modhaven pool status")
     nginx_has_it_at = time.time()
     say(f"{name} is {'drained' if new else 'drained already'}: no new requests go there")
@@ -92,9 +92,9 @@ def undrain(options: argparse.Namespace, paths: Paths) -> int:
     say(f"{name} is no longer drained" if removed else f"{name} was not drained")
     if not options.wait:
         return 0
-    if not _wait(paths, options.wait, lambda seen: seen.published and _asked(seen, name)):
+    if not _wait(paths, options.wait, lambda seen: seen.published and _is_in(seen, name)):
         told = _told(paths)
-        if _asked(told, name):
+        if _is_in(told, name):
             return failed(f"nginx has not got the pool with {name}: see modhaven pool status")
         server = _server(told, name)
         why = f" ({server.error})" if server.error else ""
@@ -148,8 +148,10 @@ def _server(told: PoolStatus, name: str) -> ServerStatus:
     return server
 
 
-def _asked(told: PoolStatus, name: str) -> bool:
-    return _server(told, name).asked
+def _is_in(told: PoolStatus, name: str) -> bool:
+    """Tell whether nginx asks a backend, or would when it is needed."""
+    server = _server(told, name)
+    return server.asked or server.state == "resting"
 
 
 def _wait(paths: Paths, seconds: float, reached: Callable[[PoolStatus], bool]) -> PoolStatus | None:

@@ -16,7 +16,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """One backend in the pool: asked, or left out with the reason: down, drained or joining."""
+    """One backend in the pool: asked, or left out: down, drained, joining or (a backup) resting."""
 
     server: Server
     reason: str = ""
@@ -31,10 +31,11 @@ class Place:
 class Plan:
     """The pool as it is to be. ``kept``: too few would be left, so that others are asked too.
 
-    ``promoted``: backups serve beside the others.
+    ``promoted``: backups serve beside the others. ``balance`` is the pool's (settings.PoolConfig).
     """
 
     places: tuple[Place, ...]
+    balance: str = "least_conn"
     kept: bool = False
     promoted: bool = False
 
@@ -46,12 +47,14 @@ def make(
     drained: Collection[str],
     max_removed_share: float,
     promote: bool,
+    balance: str = "least_conn",
 ) -> Plan:
     """Return the plan; ``states`` has ``up``, ``down`` or ``joining`` by name.
 
     ``max_removed_share`` is of those who would be asked if all were well: a drained backend is out
     because somebody said so, and one that joins was never in. A pool in which nobody would be asked
-    is no pool: then everyone is who was not drained, or else everyone.
+    is no pool: then everyone is who was not drained, or else everyone. nginx knows no backups where
+    it balances by hash: there they rest, out of the pool, while another server is asked.
     """
     candidates = [server for server in servers if server.name not in drained]
     failed = sum(states[server.name] == "down" for server in candidates)
@@ -75,4 +78,15 @@ def make(
         kept = True
     if promote:
         places = [replace(place, server=replace(place.server, backup=False)) for place in places]
-    return Plan(places=tuple(places), kept=kept, promoted=promote)
+    elif balance == "hash" and not kept:
+        places = _with_resting_backups(places)
+    return Plan(places=tuple(places), balance=balance, kept=kept, promoted=promote)
+
+
+def _with_resting_backups(places: Sequence[Place]) -> list[Place]:
+    if not any(place.asked and not place.server.backup for place in places):
+        return list(places)
+    return [
+        replace(place, reason="resting") if place.asked and place.server.backup else place
+        for place in places
+    ]

@@ -80,12 +80,14 @@ class Limits:
 class PoolConfig:
     """All of pool.yml.
 
+    ``balance``: ``least_conn``, or ``hash`` for all files of a module on the same server.
     ``max_removed_share``: the largest share of the servers that may be left out because they are
     down; when more are down, all are asked that nobody has drained.
     """
 
     servers: tuple[Server, ...]
     tls: TLS | None = None
+    balance: str = "least_conn"
     limits: Limits = field(default_factory=Limits)
     probe: Probe = field(default_factory=Probe)
     surge: Surge = field(default_factory=Surge)
@@ -200,6 +202,7 @@ def _section(name: str) -> Check:
 
 _KEYS: Mapping[str, Check] = {
     "servers": _servers,
+    "balance": checks.text("least_conn|hash", "least_conn or hash"),
     "max_removed_share": _share,
     "reload_seconds": checks.seconds(0, 3600),
     **{name: _section(name) for name in _SECTIONS},

@@ -24,11 +24,12 @@ _LEAST_WORDS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
-    """One backend: ``state`` is up, down, joining, drained, or kept (down, and asked all the same).
+    """One backend, as it is seen and as nginx has it.
 
-    ``reason`` is why it is drained; ``error`` why it was last not ready, at ``error_at``.
-    ``in_flight`` is the requests it worked on at ``in_flight_at``, None while it does not say.
-    Moments are seconds since the epoch.
+    ``state`` is up, down, joining, drained, kept (down, and asked all the same), or resting (a
+    backup that is up, where nginx itself knows no backups). ``reason`` is why it is drained;
+    ``error`` why it was last not ready, at ``error_at``. ``in_flight`` is the requests it worked on
+    at ``in_flight_at``, None while it does not say. Moments are seconds since the epoch.
     """
 
     name: str
@@ -75,9 +76,13 @@ class PoolStatus:
         return next((server for server in self.servers if server.name == name), None)
 
 
-def of_server(server: Server, seen: Seen, *, asked: bool, drain: Drain | None) -> ServerStatus:
-    """Join what is configured, seen, decided and wanted of one backend."""
-    state = "kept" if asked and seen.state == "down" else seen.state
+def of_server(server: Server, seen: Seen, *, out: str, drain: Drain | None) -> ServerStatus:
+    """Join what is configured, seen, decided (``out``: why it is not asked) and wanted."""
+    state = seen.state
+    if not out and state == "down":
+        state = "kept"
+    elif out == "resting":
+        state = out
     host = f"[{server.address}]" if ":" in server.address else server.address
     return ServerStatus(
         name=server.name,
@@ -85,7 +90,7 @@ def of_server(server: Server, seen: Seen, *, asked: bool, drain: Drain | None) -
         weight=server.weight,
         backup=server.backup,
         state="drained" if drain else state,
-        asked=asked,
+        asked=not out,
         ready=seen.state == "up",
         since=drain.since if drain else seen.since,
         reason=drain.reason if drain else "",

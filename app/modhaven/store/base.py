@@ -24,6 +24,10 @@ class LockTimeoutError(Exception):
     """Another process held a key for longer than this request may wait."""
 
 
+class PurgedError(Exception):
+    """What was fetched is not published: it was purged meanwhile, and is to be fetched again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """A published file: where it is, its size in bytes, and whether it was never verified."""
@@ -63,7 +67,10 @@ class Staged(Protocol):
         """Where the unpublished bytes are."""
 
     def publish(self, *, unverified: bool = False) -> Stored:
-        """Make it durable and visible under its key, all or nothing; StoreError."""
+        """Make it durable and visible under its key, all or nothing; StoreError.
+
+        Raises PurgedError when the key was purged after it was staged.
+        """
 
     def quarantine(self, reason: str) -> Path:
         """Keep it out of reach for an operator to look at, with the reason beside it."""
@@ -79,12 +86,26 @@ class Pins(Protocol):
         """Return what an operator removes to let other bytes in."""
 
 
+class Purges(Protocol):
+    """What has been purged: what was asked for before that is not kept."""
+
+    def last(self, key: str, *, negative: bool = False) -> int:
+        """Return the number of the last purge that ``key`` belongs to; 0 for none. StoreError.
+
+        ``negative``: or of the last purge of every "not found".
+        """
+
+
 class Store(Protocol):
     """Published files, mutable answers, pins, and one lock a key across processes."""
 
     @property
     def pins(self) -> Pins:
         """The hashes of what no checksum database is asked about."""
+
+    @property
+    def purges(self) -> Purges:
+        """What has been purged."""
 
     def find(self, key: str) -> Stored | None:
         """Return the published file, or None."""
@@ -95,8 +116,12 @@ class Store(Protocol):
     def get_mutable(self, key: str) -> Mutable | None:
         """Return the last answer kept for ``key``, however old."""
 
-    def put_mutable(self, key: str, body: bytes, source: str) -> None:
-        """Keep an answer with the time of now; StoreError."""
+    def put_mutable(self, key: str, body: bytes, source: str, *, since: int) -> None:
+        """Keep an answer with the time of now; StoreError.
+
+        ``since`` is what ``purges.last`` said before it was asked for: PurgedError when the key
+        was purged after that.
+        """
 
     def versions(self, escaped_module: str) -> list[str]:
         """Return the versions whose .info is held, pseudo-versions included, in no order."""

@@ -6,6 +6,7 @@
     <root>/unverified/…     markers of files the checksum database could not be asked about
     <root>/pins/…           hashes of files that no checksum database is asked about
     <root>/quarantine/…     files that failed verification, for the operator
+    <root>/purges           what has been purged, for every process to see
     <root>/tmp, <root>/locks
 
 So nginx serves hits from ``cache/download``, ``GOPROXY=file://<root>/cache/download`` works, and
@@ -27,6 +28,7 @@ from modhaven.store import files
 from modhaven.store.base import Mutable, Stored, Usage
 from modhaven.store.files import store_error
 from modhaven.store.pins import Pins
+from modhaven.store.purges import Purges
 from modhaven.store.quarantine import Quarantine
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class DiskStore:
         self._locks = root / "locks"
         self._writer = files.Writer(root / "tmp")
         self.pins = Pins(root / "pins", self._writer)
+        self.purges = Purges(root, self._writer)
         self._quarantine = Quarantine(
             root / "quarantine", self._writer, max_bytes=quarantine_max_bytes
         )
@@ -80,13 +83,14 @@ class DiskStore:
     @contextlib.contextmanager
     def stage(self, key: str) -> Iterator[DiskStaged]:
         """Open a temporary file for ``key``; what is unpublished at the end is removed."""
+        since = self.purges.last(key)
         try:
             path, file = self._writer.open_temporary()
         except OSError as error:
             raise store_error(error) from error
         try:
             with files.disk_errors(), file:
-                yield DiskStaged(self, key, path, file)
+                yield DiskStaged(self, key, path, file, since=since)
         finally:
             path.unlink(missing_ok=True)
 
@@ -105,10 +109,11 @@ class DiskStore:
             # Written by nothing of ours: as good as absent, and overwritten by the next answer.
             return None
 
-    def put_mutable(self, key: str, body: bytes, source: str) -> None:
-        """Keep an answer with the time of now; StoreError."""
+    def put_mutable(self, key: str, body: bytes, source: str, *, since: int) -> None:
+        """Keep an answer with the time of now; StoreError, PurgedError."""
         head = json.dumps({"fetched": time.time(), "source": source}).encode()
-        self._writer.write(self._mutable / key, head + b"\n" + body, durable=False)
+        with self.purges.unchanged(key, since):
+            self._writer.write(self._mutable / key, head + b"\n" + body, durable=False)
 
     def versions(self, escaped_module: str) -> list[str]:
         """Return the versions whose .info is held, pseudo-versions included, in no order."""
@@ -219,21 +224,23 @@ class DiskStore:
 
     def _publish(self, staged: DiskStaged, *, unverified: bool) -> Stored:
         target = self._download / staged.key
-        if unverified:
-            self.mark(staged.key, unverified=True)
         try:
             staged.file.flush()
             os.fsync(staged.file.fileno())
             size = os.fstat(staged.file.fileno()).st_size
-            # Its bytes are on disk; that its name is too is not waited for: what is lost with the
-            # power is fetched again.
-            files.rename(staged.path, target, durable=False)
+            with self.purges.unchanged(staged.key, staged.since):
+                if unverified:
+                    self.mark(staged.key, unverified=True)
+                # Its bytes are on disk; that its name is too is not waited for: what is lost with
+                # the power is fetched again.
+                files.rename(staged.path, target, durable=False)
         except OSError as error:
             raise store_error(error) from error
         if not unverified:
             self.mark(staged.key, unverified=False)
-        if staged.key.endswith(".info"):
-            self.refresh_list(staged.key.rpartition("/@v/")[0])
+        escaped_module, _, name = staged.key.rpartition("/@v/")
+        if name.endswith(".info") and not semver.is_pseudo(name.removesuffix(".info")):
+            self.refresh_list(escaped_module)
         return Stored(path=target, size=size, unverified=unverified)
 
     def refresh_list(self, escaped_module: str) -> None:
@@ -256,15 +263,21 @@ class DiskStore:
 class DiskStaged:
     """A temporary file of a DiskStore."""
 
-    def __init__(self, store: DiskStore, key: str, path: Path, file: BinaryIO) -> None:
-        """Bind the open ``file`` at ``path`` to the key it may be published under."""
+    def __init__(
+        self, store: DiskStore, key: str, path: Path, file: BinaryIO, *, since: int
+    ) -> None:
+        """Bind the open ``file`` at ``path`` to the key it may be published under.
+
+        ``since`` is the last purge of the key.
+        """
         self._store = store
         self.key = key
         self.path = path
         self.file = file
+        self.since = since
 
     def publish(self, *, unverified: bool = False) -> Stored:
-        """Make it durable and visible under its key, all or nothing; StoreError."""
+        """Make it durable and visible under its key, all or nothing; StoreError, PurgedError."""
         return self._store._publish(self, unverified=unverified)
 
     def quarantine(self, reason: str) -> Path:

@@ -1,14 +1,19 @@
-"""The lab's load generator against a real server on loopback."""
+"""The drill's load against a real server on loopback."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.lab.load import Load, Outcome, Plan, look_up, summary
+
+from modhaven.drill import load as load_program
+from modhaven.drill.load import Load, Outcome, Plan, look_up, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,10 +55,14 @@ def base() -> Iterator[str]:
     thread.join()
 
 
+def plan_of(targets: list[dict[str, str]], **options: object) -> dict[str, Any]:
+    bounds = {"rate": 40, "seconds": 0.5, "timeout_seconds": 2, "allowed": ["127.0.0.1"]}
+    return {"targets": targets, **bounds, **options}
+
+
 def run(base: str, *paths: str, **options: object) -> dict[str, Any]:
     targets = [{"url": base + path, "sha256": SHA256} for path in paths]
-    plan = {"targets": targets, "rate": 40, "seconds": 0.5, "timeout_seconds": 2, **options}
-    return Load(Plan.from_json(plan)).run()
+    return Load(Plan.from_json({**plan_of(targets), **options})).run()
 
 
 @pytest.mark.parametrize("keep_alive", [False, True])
@@ -83,9 +92,9 @@ def test_a_refused_connection_is_a_failure(base: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://192.0.2.1/x", "http://10.0.4.1/", "ftp://127.0.0.1/"])
-def test_targets_outside_the_lab_are_refused(url: str) -> None:
-    plan = Plan(targets=((url, SHA256),), rate=1, seconds=1)
-    with pytest.raises(ValueError, match=r"neither the lab|no http"):
+def test_an_address_that_is_not_allowed_is_refused(url: str) -> None:
+    plan = Plan(targets=((url, SHA256),), allowed=("10.0.3.100",), rate=1, seconds=1)
+    with pytest.raises(ValueError, match=r"none of the addresses|no http"):
         look_up(plan)
 
 
@@ -93,9 +102,31 @@ def test_targets_outside_the_lab_are_refused(url: str) -> None:
     "options", [{"rate": 501}, {"seconds": 601}, {"rate": 500, "seconds": 600}, {"targets": []}]
 )
 def test_a_plan_without_bounds_is_refused(options: dict[str, Any]) -> None:
-    plan = {"targets": [{"url": "http://127.0.0.1/", "sha256": SHA256}], "rate": 1, "seconds": 1}
+    targets = [{"url": "http://127.0.0.1/", "sha256": SHA256}]
     with pytest.raises(ValueError, match=r"rate|targets"):
-        Plan.from_json({**plan, **options})
+        Plan.from_json({**plan_of(targets), **options})
+
+
+def test_as_a_stream_it_ends_with_its_input(base: str) -> None:
+    target = {"url": f"{base}/good", "sha256": ""}
+    process = subprocess.Popen(
+        [sys.executable, str(load_program.__file__), "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(plan_of([target], seconds=60)) + "\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["started"] > 0
+        first = json.loads(process.stdout.readline())
+        assert (first["error"], first["sha256"], first["cache"]) == ("", SHA256, "HIT")
+        process.stdin.close()
+        rest = process.stdout.readlines()
+    assert process.returncode == 0
+    assert len(rest) < 40
 
 
 def test_the_gap_counts_the_beginning_the_middle_and_the_end() -> None:

@@ -2,24 +2,27 @@
 
 A request is sent when its moment comes, whether or not earlier ones were answered (no coordinated
 omission); its latency counts from that moment. Every body is compared with its known SHA-256.
-Bounded in count and time, and refuses targets outside the lab (10.0.3.0/24) and loopback.
+Bounded in count and time, and connects to no address that the plan does not allow.
 
-Standard library only, no import of its own, so that the file can be copied to a host and run there:
-``python3 load.py PLAN`` (``-``: standard input) prints the result as JSON; after SIGTERM it sends
-no more requests and does the same. The plan:
+Standard library only, no import of its own, so that the text can be run on any host:
+``python3 load.py PLAN`` prints the result as JSON; after SIGTERM it sends no more requests and does
+the same. ``python3 load.py -`` reads the plan from the first line of standard input, writes
+``{"started": …}`` and then each outcome as a line of JSON when it is there, and sends no more after
+the end of its input: whoever started it may die without leaving it behind. The plan:
 
     {"targets": [{"url": "http://10.0.3.100/m/@v/v1.zip", "sha256": "…"}],
+     "allowed": ["10.0.3.100"],
      "rate": 50, "seconds": 20, "timeout_seconds": 10, "keep_alive": false, "ca_file": "/…/ca.pem",
      "addresses": {"proxy.lab": "10.0.3.100"}}
 
-``addresses`` names where to connect for a host name that the resolver does not know.
+``allowed`` are the addresses of the edges and the VIP. ``addresses`` names where to connect for a
+host name that the resolver does not know. A body is not compared where ``sha256`` is empty.
 """
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import ipaddress
 import itertools
 import json
 import signal
@@ -30,12 +33,14 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-ALLOWED = tuple(ipaddress.ip_network(net) for net in ("10.0.3.0/24", "127.0.0.0/8"))
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 MAX_RATE, MAX_SECONDS, MAX_REQUESTS, MAX_BODY = 500.0, 600.0, 100_000, 600 * 1024 * 1024
 _FAILURES_KEPT = 50
 _CHUNK = 1 << 16
@@ -46,6 +51,7 @@ class Plan:
     """What to ask, how often (requests a second) and for how long (seconds)."""
 
     targets: tuple[tuple[str, str], ...]  # (URL, SHA-256 in hex)
+    allowed: tuple[str, ...]
     rate: float
     seconds: float
     timeout_seconds: float = 10.0
@@ -57,7 +63,8 @@ class Plan:
     def from_json(cls, data: dict[str, Any]) -> Plan:
         """Read a plan; raises ValueError for one without bounds, TypeError for unknown keys."""
         targets = tuple((str(item["url"]), str(item["sha256"])) for item in data["targets"])
-        plan = cls(**{**data, "targets": targets})
+        allowed = tuple(str(address) for address in data["allowed"])
+        plan = cls(**{**data, "targets": targets, "allowed": allowed})
         if not targets:
             raise ValueError("the plan has no targets")
         if not 0 < plan.rate <= MAX_RATE or not 0 < plan.seconds <= MAX_SECONDS:
@@ -82,28 +89,38 @@ class Target:
 
 @dataclass(kw_only=True)
 class Outcome:
-    """How one request ended; seconds count from the start of the load."""
+    """How one request ended; seconds count from the start of the load.
+
+    ``sha256`` is that of the body that came; the others are what the answer says of itself.
+    """
 
     due: float
     ended: float
     url: str
     error: str = ""
     wrong_bytes: bool = False
+    sha256: str = ""
     cache: str = ""
     backend: str = ""
+    source: str = ""
+    stale: str = ""
 
 
 def look_up(plan: Plan) -> list[Target]:
-    """Resolve the plan's targets; raises ValueError for one outside the lab and loopback."""
+    """Resolve the plan's targets; raises ValueError for one at an address that is not allowed."""
     found = []
+    allowed = {socket.gethostbyname(name) for name in plan.allowed}
     for url, sha256 in plan.targets:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is no http or https URL")
         name = plan.addresses.get(parts.hostname, parts.hostname)
         address = socket.gethostbyname(name)
-        if not any(ipaddress.ip_address(address) in net for net in ALLOWED):
-            raise ValueError(f"{url} leads to {address}, which is neither the lab nor loopback")
+        if address not in allowed:
+            raise ValueError(
+                f"{url} leads to {address}, which is none of the addresses that may be loaded:"
+                f" {', '.join(plan.allowed)}"
+            )
         secure = parts.scheme == "https"
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         found.append(
@@ -121,10 +138,12 @@ def look_up(plan: Plan) -> list[Target]:
 
 
 class Load:
-    """One run of a plan."""
+    """One run of a plan; ``told`` gets each outcome when it is there, one at a time."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, told: Callable[[Outcome], object] | None = None) -> None:
+        """Look the targets up, see ``look_up``; nothing is sent yet."""
         self.plan = plan
+        self._told = told
         self.targets = look_up(plan)
         self.outcomes: list[Outcome] = []
         self._context = ssl.create_default_context(cafile=plan.ca_file)
@@ -164,6 +183,8 @@ class Load:
         outcome.ended = time.monotonic() - self._begun
         with self._lock:
             self.outcomes.append(outcome)
+            if self._told is not None:
+                self._told(outcome)
 
     def _ask(self, target: Target, outcome: Outcome) -> None:
         deadline = time.monotonic() + self.plan.timeout_seconds
@@ -226,7 +247,7 @@ class Load:
     def _send(
         self, connection: http.client.HTTPConnection, target: Target
     ) -> http.client.HTTPResponse:
-        headers = {"Host": target.host, "User-Agent": "modhaven-lab-load"}
+        headers = {"Host": target.host, "User-Agent": "modhaven-drill"}
         if not self.plan.keep_alive:
             headers["Connection"] = "close"
         connection.request("GET", target.path, headers=headers)
@@ -247,11 +268,14 @@ class Load:
                 raise ValueError(f"body of more than {MAX_BODY} octets")
         outcome.cache = answer.getheader("X-Modhaven-Cache", "")
         outcome.backend = answer.getheader("X-Modhaven-Backend", "")
+        outcome.source = answer.getheader("X-Modhaven-Source", "")
+        outcome.stale = answer.getheader("X-Modhaven-Stale", "")
         if answer.status != 200:
             raise ValueError(f"status {answer.status}")
         if expected is not None and size != expected:
             raise ConnectionError(f"body cut at {size} of {expected} octets")
-        if digest.hexdigest() != target.sha256:
+        outcome.sha256 = digest.hexdigest()
+        if target.sha256 and outcome.sha256 != target.sha256:
             outcome.wrong_bytes = True
             raise ValueError("wrong bytes")
 
@@ -297,19 +321,43 @@ def _percentile(ordered: list[float], share: float) -> float | None:
     return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
 
 
+def _stream(text: str) -> None:
+    """Run a plan, a line for each outcome, until it ends or standard input does."""
+
+    def tell(outcome: Outcome) -> None:
+        sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
+        sys.stdout.flush()
+
+    def wait_for_end() -> None:
+        sys.stdin.read()
+        load.enough.set()
+
+    load = Load(Plan.from_json(json.loads(text)), tell)
+    threading.Thread(target=wait_for_end, daemon=True).start()
+    sys.stdout.write(json.dumps({"started": time.time()}) + "\n")
+    sys.stdout.flush()
+    load.run()
+
+
+def _run(path: str) -> None:
+    load = Load(Plan.from_json(json.loads(Path(path).read_text())))
+    signal.signal(signal.SIGTERM, lambda *_: load.enough.set())
+    json.dump(load.run(), sys.stdout, indent=1)
+
+
 def main() -> int:
     """Run the plan named on the command line; exit status 2 for a plan that cannot be run."""
     if len(sys.argv) != 2:
         sys.stderr.write("usage: load.py PLAN.json, or - for standard input\n")
         return 2
-    text = sys.stdin.read() if sys.argv[1] == "-" else Path(sys.argv[1]).read_text()
     try:
-        load = Load(Plan.from_json(json.loads(text)))
+        if sys.argv[1] == "-":
+            _stream(sys.stdin.readline())
+        else:
+            _run(sys.argv[1])
     except (ValueError, TypeError, KeyError, OSError) as error:
         sys.stderr.write(f"load.py: this plan cannot be run: {error}\n")
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: load.enough.set())
-    json.dump(load.run(), sys.stdout, indent=1)
     return 0
 
 
