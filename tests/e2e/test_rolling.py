@@ -69,6 +69,55 @@ def test_a_rollback_takes_less_than_a_minute_and_fails_no_request(say: Say) -> N
     assert {name: current(name) for name in backends} == now
 
 
+def test_an_update_that_fails_half_way_stops_there_and_a_rollback_makes_it_whole(say: Say) -> None:
+    first, broken, last = cluster.names("backends")
+    folder = "/etc/systemd/system/modhaven.service.d"
+    remote.run(broken, "mkdir", "-p", folder)
+    remote.put(broken, f"{folder}/broken.conf", "[Service]\nExecStartPre=/bin/false\n")
+    now = {name: current(name) for name in cluster.names("backends")}
+    try:
+        # A changed unit has to be started anew.
+        option = ("-e", "backend_stop_timeout_seconds=61")
+        _, said = under_load("playbooks/update.yml", say, *option, succeeds=False)
+        assert f"failed on {broken}. It may still be drained" in " ".join(said.split())
+        for edge in cluster.names("edges"):
+            states = pool_states(edge)
+            assert (states[first], states[broken], states[last]) == ("up", "drained", "up")
+        unit = "/etc/systemd/system/modhaven.service"
+        assert "TimeoutStopSec=66" in remote.run(first, "cat", unit).stdout
+        assert "TimeoutStopSec=66" not in remote.run(last, "cat", unit).stdout
+
+        remote.run(broken, "rm", "-r", folder)
+        remote.run(broken, "systemctl", "daemon-reload")
+        for name, release in now.items():
+            remote.run(name, "cp", "-a", release, f"{release}-before")
+            remote.run(name, "ln", "-sfn", f"{release}-before", "/opt/modhaven/previous")
+        under_load("playbooks/rollback.yml", say)
+        for edge in cluster.names("edges"):
+            assert set(pool_states(edge).values()) == {"up"}
+    finally:
+        remote.run(broken, "rm", "-rf", folder)
+        assert play("site.yml", LAB, "--limit", "backends").ok
+        for name, release in now.items():
+            remote.run(name, "rm", "-rf", f"{release}-before", "/opt/modhaven/previous")
+
+
+def test_an_update_with_an_edge_dead_updates_the_others_and_names_it() -> None:
+    (alive,) = cluster.vip_holders()
+    (dead,) = (name for name in cluster.names("edges") if name != alive)
+    with faults.host_stopped(dead):
+        run = play("playbooks/update.yml", LAB, "-e", "modhaven_mutable_seconds=62")
+        assert not run.ok
+        assert run.recap[dead]["unreachable"] == 1
+        assert all(counts["failed"] == 0 for counts in run.recap.values()), run.output
+        assert set(pool_states(alive).values()) == {"up"}
+        assert cluster.vip_holders() == [alive]
+        for name in cluster.names("backends"):
+            text = remote.run(name, "cat", "/etc/modhaven/modhaven.yml").stdout
+            assert "mutable_seconds: 62" in text
+    assert play("site.yml", LAB).ok
+
+
 def test_without_a_release_to_go_back_to_nothing_is_changed() -> None:
     name = cluster.names("backends")[0]
     remote.run(name, "rm", "-f", "/opt/modhaven/previous")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ def backup(tmp_path: Path) -> Path:
     assert written.returncode == 0, written.stderr
     assert written.stdout.splitlines()[0] == "3"
     assert int(written.stdout.splitlines()[1]) > 0
+    assert stat.S_IMODE((tmp_path / "MANIFEST.sha256").stat().st_mode) == 0o600
     return tmp_path
 
 

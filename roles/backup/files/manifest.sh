@@ -2,6 +2,7 @@
 # manifest.sh write|check FOLDER: the SHA-256 of every file of a backup, in its file MANIFEST.sha256.
 # `check` says what is damaged, missing or too much, and its exit status is then 1.
 set -eu
+umask 077
 LC_ALL=C
 export LC_ALL
 cd "$2"
