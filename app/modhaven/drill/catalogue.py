@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 TARGETS: dict[str, dict[str, float]] = {
     "backend": {"failed": 0, "longest_gap_seconds": 0.3, "wrong_bytes": 0},
     "backend_hung": {"failed": 0, "detection_seconds": 3, "wrong_bytes": 0},
+    "disk_full": {"failed": 0, "detection_seconds": 5, "wrong_bytes": 0},
     "backends_lost": {"failed": 0, "wrong_bytes": 0},
     "edge": {"switch_over_seconds": 0.7, "failed_builds": 0, "wrong_bytes": 0},
     "planned": {"failed": 0, "longest_gap_seconds": 0.3, "wrong_bytes": 0},
@@ -95,7 +96,7 @@ SCENARIOS = (
     Scenario(
         name="backend_disk_full",
         title="a backend's disk is full",
-        target="backends_lost",
+        target="disk_full",
         faults=(Fault(kind="full_disk", on="primary"),),
         files="cold",
         needs=("primaries",),
