@@ -337,10 +337,10 @@ def test_siblings_are_asked_side_by_side_and_hanging_ones_delay_nobody(
         hole = f"http://127.0.0.1:{silent.getsockname()[1]}"
         peers = [{"name": f"hung{n}", "url": hole} for n in range(3)]
         peers.append({"name": "backend2", "url": sibling.url})
-        server = serve(refused_url, peers=peers, peer_seconds=2, upstream_retries=0, **DEFAULTS)
+        server = serve(refused_url, peers=peers, peer_seconds=3, upstream_retries=0, **DEFAULTS)
         start = time.monotonic()
         answer = server.get(f"{BASE}.zip")
         assert (answer.content, answer.headers["X-Modhaven-Source"]) == (ZIP, "backend2")
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 3
         status, seconds = timed(server, f"{BASE}.mod")
-        assert (status, seconds < 3.5) == (502, True), seconds
+        assert (status, seconds < 6) == (502, True), seconds

@@ -454,6 +454,7 @@ def test_people_are_told_in_one_sentence_what_is_wrong(edge: Edge) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("modhaven: b2 is the only backend that is ready: ")
     edge.backends["b1"].ready(ready=False)
+    edge.wait("b1 not ready", lambda told: not told.servers[0].ready)
     done = edge.pool("undrain", "b1", "--wait", "3")
     assert done.returncode == 1
     assert done.stderr == "modhaven: b1 is not asked after 3 s: it is down (503 not now)\n"
