@@ -162,6 +162,8 @@ def _paragraph(one: Mapping[str, Any]) -> str:
         )
     if found["first_answer_seconds"] is not None:
         users += f"; another mirror's first answer came after {found['first_answer_seconds']} s"
+    if "playbook" in one:
+        users += f"; it took {found['fault_seconds']:.0f} s"
     users += f". {found['needed_backend_percent']:g} % of the answers needed a backend."
     missed = [_said(check) for check in one["checks"] if not check["held"]]
     return f"{head} {users}" + (f" **Missed:** {'; '.join(missed)}." if missed else "") + "\n"
