@@ -62,8 +62,8 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Give the table's rows, the first one its heads."""
     rows: list[tuple[str, ...]] = [
         (
-            "scenario", "result", "detection", "switch-over", "first answer", "recovery", "sent", "failed", "gap",
-            "p50", "p99", "wrong", "builds", "failed",
+            "scenario", "result", "detection", "switch-over", "first answer", "recovery", "sent",
+            "failed", "gap", "p50", "p99", "wrong", "builds", "failed",
         )
     ]  # fmt: skip
     for result in results:
