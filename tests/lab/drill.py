@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LOAD_FILES = 420
 STORE = "/var/lib/modhaven/store"
 _BEFORE = "-before"
+_MIRROR_SERVICE = "modhaven-lab-mirror.service"
 
 
 def tell(**line: object) -> None:
@@ -107,6 +108,8 @@ def wrong_dns(names: list[str]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for backend in cluster.names("backends"):
             stack.enter_context(faults.wrong_dns(backend, names[0], "10.0.3.250"))
+        # Connections that are open already would not notice.
+        remote.run(lab().mirror_of(names[0]).name, "systemctl", "restart", _MIRROR_SERVICE)
         yield
 
 
@@ -131,6 +134,7 @@ KINDS: dict[str, Callable[..., contextlib.AbstractContextManager[None]]] = {
 def hold(kind: str, options: str) -> None:
     """Make a fault, and undo it when standard input ends."""
     told: dict[str, Any] = json.loads(options)
+    lab()  # Ansible takes seconds to read it: not within the fault's time.
     begun = time.time()
     with KINDS[kind](**told):
         tell(on=begun)

@@ -58,7 +58,7 @@ def test_both_files_say_what_was_broken_what_users_saw_and_what_was_not_run(tmp_
     assert "Could not be run: rollback." in told
     assert "(backend1). None of 600 requests failed, none of 22 builds; the longest gap" in told
     assert "**Missed:** detection 1.92, target at most 1." in told
-    assert "| backend_killed | held | 1.92 | none | 1.04 | 600 | 0 |" in told
+    assert "| backend_killed | held | 1.92 | none | - | 1.04 | 600 | 0 |" in told
     assert "- not asked for: rolling_update" in told
     assert "- edge1: cores 2, nginx 1.22.1" in told
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 # A fault is undone after so long, whatever happened to the drill.
 DEADMAN_SECONDS = 120
 RELOADS = 20
+# Over at once: systemd starts again what was killed.
+MOMENTARY = ("kill",)
+# The connection to the host goes with them.
+CUTTING = ("link_down", "host_stopped", "reboot")
 _STAY_OUT = "/etc/modhaven/vip-stay-out"
 
 

@@ -59,7 +59,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """All that was seen of one scenario. The fault was on from ``fault`` to ``undone``."""
+    """All that was seen of one scenario. The fault was on from ``fault`` to ``undone``.
+
+    One that does not last, as a kill, is over at once: what follows is recovery.
+    """
 
     requests: Sequence[Request]
     builds: Sequence[Build]
@@ -67,6 +70,7 @@ class Seen:
     fault: float
     undone: float
     whole: float | None
+    lasts: bool = True
     victims: frozenset[str] = frozenset()
     mirror: str = ""
 
@@ -215,11 +219,10 @@ def _detection(seen: Seen) -> float | None:
 
 
 def _recovery(seen: Seen) -> float | None:
-    """Give the seconds from the end of the fault until all was well; a kill ends at once."""
+    """Give the seconds from the end of the fault until all was well; 0: it was before."""
     if seen.whole is None:
         return None
-    ended = seen.undone if seen.whole >= seen.undone else seen.fault
-    return _rounded(max(0.0, seen.whole - ended))
+    return _rounded(max(0.0, seen.whole - (seen.undone if seen.lasts else seen.fault)))
 
 
 def _interval(asked: Sequence[Request]) -> float:

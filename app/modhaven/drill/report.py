@@ -29,6 +29,7 @@ Seconds where nothing else is said; p50 and p99 in milliseconds, from the fault 
 
 - *Detection*: until the other nodes had taken the broken one out (-: they had no need to).
 - *Switch-over*: until requests were answered again (none: no pause that users could notice).
+- *First answer*: until the first one that another mirror gave.
 - *Recovery*: from the end of the fault (of a kill: from the kill) until the cluster was whole.
 - *Gap*: the longest time without a good answer in the whole scenario.
 
@@ -61,19 +62,20 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Give the table's rows, the first one its heads."""
     rows: list[tuple[str, ...]] = [
         (
-            "scenario", "result", "detection", "switch-over", "recovery", "sent", "failed", "gap",
-            "p50", "p99", "wrong", "builds", "failed",
+            "scenario", "result", "detection", "switch-over", "first answer", "recovery", "sent",
+            "failed", "gap", "p50", "p99", "wrong", "builds", "failed",
         )
     ]  # fmt: skip
     for result in results:
         if "figures" not in result:
-            rows.append((result["name"], result["outcome"], *[""] * 11))
+            rows.append((result["name"], result["outcome"], *[""] * 12))
             continue
         found = result["figures"]
         rows.append(
             (
                 result["name"], result["outcome"], _seconds(found["detection_seconds"]),
-                _switch_over(found), _seconds(found["recovery_seconds"]), str(found["sent"]),
+                _switch_over(found), _seconds(found["first_answer_seconds"]),
+                _seconds(found["recovery_seconds"]), str(found["sent"]),
                 str(found["failed"]), _seconds(found["longest_gap_seconds"]),
                 _milliseconds(found["p50_ms"]), _milliseconds(found["p99_ms"]),
                 str(found["wrong_bytes"]), str(found["builds"]), str(found["failed_builds"] or 0),
@@ -162,6 +164,8 @@ def _paragraph(one: Mapping[str, Any]) -> str:
         )
     if found["first_answer_seconds"] is not None:
         users += f"; another mirror's first answer came after {found['first_answer_seconds']} s"
+    if "playbook" in one:
+        users += f"; it took {found['fault_seconds']:.0f} s"
     users += f". {found['needed_backend_percent']:g} % of the answers needed a backend."
     missed = [_said(check) for check in one["checks"] if not check["held"]]
     return f"{head} {users}" + (f" **Missed:** {'; '.join(missed)}." if missed else "") + "\n"

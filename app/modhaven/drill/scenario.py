@@ -166,8 +166,13 @@ def run(scenario: Scenario, cluster: Cluster) -> dict[str, Any]:
             fault, undone = _break(scenario, cluster, victims, loads)
         whole = edges.wait_until_whole(
             up=up,
-            # The connection to them may have gone with them.
-            again=[host.name for host in victims if "edges" in host.groups],
+            again=[
+                host.name
+                for fault_made in scenario.faults
+                if fault_made.kind in faults.CUTTING
+                for host in _hit(fault_made, victims)
+                if "edges" in host.groups
+            ],
             seconds=WHOLE_SECONDS,
         )
         time.sleep(AFTER_SECONDS)
@@ -178,6 +183,8 @@ def run(scenario: Scenario, cluster: Cluster) -> dict[str, Any]:
             fault=fault,
             undone=undone,
             whole=whole,
+            lasts=any(one.kind not in faults.MOMENTARY for one in scenario.faults)
+            or bool(scenario.playbook),
             victims=frozenset(host.name for host in victims),
             mirror=plan.mirrors[0] if scenario.target == "mirror" else "",
         )
@@ -188,6 +195,7 @@ def run(scenario: Scenario, cluster: Cluster) -> dict[str, Any]:
     found = measure(seen)
     checks = judge(found, cluster.targets[scenario.target])
     return {
+        **({"playbook": scenario.playbook} if scenario.playbook else {}),
         "victims": sorted(seen.victims),
         "figures": found,
         "checks": [asdict(check) for check in checks],
