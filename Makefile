@@ -52,11 +52,11 @@ snapshots: .venv/installed ## Take what nginx is given now, in every variant, fo
 
 .PHONY: unit
 unit: .venv/installed ## Unit tests
-	pytest tests/unit
+	pytest tests/unit -n auto --dist loadfile
 
 .PHONY: integration
 integration: .venv/installed ## Tests against real processes on loopback
-	pytest tests/integration
+	pytest tests/integration -n 2 --dist loadfile
 
 .PHONY: e2e
 e2e: .venv/installed ## Tests against the lab that `make up` made: these kill things, and put them back

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _DEBS = ROOT / ".lab/nginx"
 _FETCH = """
 cd "$1"
+exec 9>lock
+flock 9
+ls ./*.deb >/dev/null 2>&1 && exit
 apt-get -qq -o APT::Sandbox::User=root download $(apt-cache depends --recurse --no-recommends \\
     --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances nginx |
     grep -E '^nginx' | sort -u)
