@@ -74,6 +74,7 @@ class Chain:
         module: str = "",
         hedged: bool = False,
         persist: bool = True,
+        again: bool = True,
     ) -> tuple[T, str]:
         """Return the first success of ``use`` and the upstream's name.
 
@@ -81,7 +82,8 @@ class Chain:
         An upstream whose breaker is open is skipped at once; when no other could be asked, or none
         but ``direct``, which failed, the breakers are ignored. With ``hedged`` the next upstream of
         a group is asked beside one that is slower than usual: ``use`` runs in several threads.
-        Without ``persist`` nobody gets more time than the first hurried attempt. Raises ChainError.
+        Without ``persist`` nobody gets more time than the first hurried attempt, and without
+        ``again`` one round has to do. Raises ChainError.
         """
         upstreams = self._for(module)
         if not upstreams:
@@ -96,7 +98,7 @@ class Chain:
         if walk.was_skipped:
             return walk.run_again()
         # Mirrors whose faults take turns: while one was left out, the others have failed.
-        for pause in range(1, self._rounds):
+        for pause in range(1, self._rounds if again else 1):
             time.sleep(_PAUSE_SECONDS * pause * (0.5 + random.random()))  # noqa: S311 - only spreads
             try:
                 return walk.run_again()

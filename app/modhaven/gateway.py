@@ -233,10 +233,13 @@ class Gateway:
             return sink.getvalue()
 
         known = self._store.get_mutable(request.path)
-        # With an answer at hand, though stale, nobody waits long for what is known to be down.
+        # With an answer at hand, though stale, nobody waits long for what is known to be down, nor
+        # until mirrors that have all failed are well again.
         stale = known is not None and known.age <= self._freshness.stale_max_seconds
         persist = not (stale and self._modules.is_dark(request.module))
-        body, source = self._modules.walk(use, module=request.module, hedged=True, persist=persist)
+        body, source = self._modules.walk(
+            use, module=request.module, hedged=True, persist=persist, again=not stale
+        )
         return Found(source=source, body=body)
 
     def _ask_database(self, request: Request, deadline: Deadline) -> Found:

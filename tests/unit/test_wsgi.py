@@ -278,6 +278,17 @@ def test_a_list_that_cannot_be_refreshed_is_served_stale_and_says_so(
     assert stale.headers["Cache-Control"] == "public, max-age=10"
 
 
+def test_with_a_stale_list_at_hand_mirrors_that_all_fail_are_asked_once(
+    tmp_path: Path, fake: FakeUpstream
+) -> None:
+    path = f"{MODULE}/@v/list"
+    app = build(tmp_path, fake.url, upstream_rounds=3, freshness={"mutable_seconds": 0})
+    fake.script(path, Reply(body=b"v1.0.0\n"), Reply(status=500))
+    call(app, f"/{path}")
+    assert call(app, f"/{path}").body == b"v1.0.0\n"
+    assert fake.counts[path] == 2
+
+
 def test_list_and_latest_are_computed_when_no_source_answers(
     tmp_path: Path, app: App, fake: FakeUpstream
 ) -> None:
