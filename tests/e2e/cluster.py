@@ -110,6 +110,7 @@ def figures(result: Mapping[str, Any]) -> str:
     return (
         f"{result['sent']} requests, {result['failed']} failed,"
         f" {result['wrong_bytes']} wrong bytes,"
-        f" longest gap {result['longest_gap_seconds']} s,"
+        f" longest gap {result['longest_gap_seconds']} s"
+        f" (after {result['longest_gap_at_seconds']:.1f} s),"
         f" p50 {result['p50_ms']} ms, p99 {result['p99_ms']} ms, slowest {result['max_ms']} ms"
     )
