@@ -137,7 +137,7 @@ def test_the_authority_comes_back_on_a_controller_that_lost_it_and_another_one_s
     pki = inventory / ".state/pki"
     authority = {name: (pki / name).read_bytes() for name in ("ca.key", "ca.crt")}
     shutil.rmtree(pki)
-    options = ("-e", f"backup={backups / 'latest'}", "--limit", "localhost")
+    options = ("-e", f"backup={backups / 'latest'}", "-e", f"node={RESTORED}")
     run = play("playbooks/restore.yml", inventory, *options)
     assert run.ok, run.output
     assert {name: (pki / name).read_bytes() for name in authority} == authority

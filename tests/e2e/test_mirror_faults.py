@@ -34,7 +34,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 MODULES = 30
 # How long the random order goes on; `make soak` sets ten minutes.
-SECONDS = float(os.environ.get("MODHAVEN_SOAK_SECONDS", "60"))
+SECONDS = float(os.environ.get("MODHAVEN_SOAK_SECONDS", "30"))
 SEED = int(os.environ.get("MODHAVEN_SOAK_SEED", time.time_ns() % 1_000_000))
 
 

@@ -41,7 +41,6 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert prepared.ok, prepared.output
         yield inventory
     finally:
-        play("site.yml", "inventories/lab")
         vagrant(inventory, "destroy", "--force", NEW)
 
 
@@ -78,14 +77,13 @@ def test_a_backend_joins_by_one_line_and_leaves_without_anybody_restarting(
     larger: Path, say: Say
 ) -> None:
     before = identities()
-
-    load_during("adding", larger, say)
-
-    for edge in lab().group("edges"):
-        assert NEW in cluster.backends_answering(edge.address, 60)
-    assert identities() == before
-
-    load_during("removing", "inventories/lab", say)
+    try:
+        load_during("adding", larger, say)
+        for edge in lab().group("edges"):
+            assert NEW in cluster.backends_answering(edge.address, 60)
+        assert identities() == before
+    finally:
+        load_during("removing", "inventories/lab", say)
 
     logged = requests_logged_by_the_new_node()
     for edge in lab().group("edges"):
