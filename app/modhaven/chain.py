@@ -75,6 +75,7 @@ class Chain:
         hedged: bool = False,
         persist: bool = True,
         again: bool = True,
+        before_again: Callable[[], tuple[T, str] | None] | None = None,
     ) -> tuple[T, str]:
         """Return the first success of ``use`` and the upstream's name.
 
@@ -83,7 +84,8 @@ class Chain:
         but ``direct``, which failed, the breakers are ignored. With ``hedged`` the next upstream of
         a group is asked beside one that is slower than usual: ``use`` runs in several threads.
         Without ``persist`` nobody gets more time than the first hurried attempt, and without
-        ``again`` one round has to do. Raises ChainError.
+        ``again`` one round has to do. What ``before_again`` finds between the first round and the
+        second saves all others. Raises ChainError.
         """
         upstreams = self._for(module)
         if not upstreams:
@@ -99,6 +101,10 @@ class Chain:
             return walk.run_again()
         # Mirrors whose faults take turns: while one was left out, the others have failed.
         for pause in range(1, self._rounds if again else 1):
+            if pause == 1 and before_again is not None:
+                found = before_again()
+                if found is not None:
+                    return found
             time.sleep(_PAUSE_SECONDS * pause * (0.5 + random.random()))  # noqa: S311 - only spreads
             try:
                 return walk.run_again()

@@ -129,21 +129,32 @@ class Gateway:
     def _walk(self, request: Request, use: Callable[[Turn], Stored]) -> tuple[Stored, str]:
         """Ask the chain and, when it failed, the siblings; the chain's failure is what is told.
 
-        While every upstream is known to be down the siblings are asked first: they answer.
+        The siblings are asked before the chain is asked again, and first of all while every
+        upstream is known to be down: they answer.
         """
-        dark = self._modules.is_dark(request.module)
-        if dark:
+        asked = False
+
+        def siblings() -> tuple[Stored, str] | None:
+            nonlocal asked
+            asked = True
             with contextlib.suppress(NoPeerError):
                 return self._peers.walk(request.path, use)
+            return None
+
+        found = siblings() if self._modules.is_dark(request.module) else None
+        if found is not None:
+            return found
         try:
-            return self._modules.walk(use, module=request.module)
+            return self._modules.walk(
+                use, module=request.module, before_again=None if asked else siblings
+            )
         except ChainError as error:
-            if dark or (error.not_found and not error.off):
+            if asked or (error.not_found and not error.off):
                 raise
-            try:
-                return self._peers.walk(request.path, use)
-            except NoPeerError:
-                raise error from None
+            found = siblings()
+            if found is None:
+                raise
+            return found
 
     def _fetch_and_publish(self, turn: Turn, request: Request, deadline: Deadline) -> Stored:
         with self._store.stage(request.path) as staged:

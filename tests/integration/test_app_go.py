@@ -443,6 +443,24 @@ def test_a_sibling_gives_what_it_holds_when_every_mirror_has_failed(
     assert stored(server) == [f"{BASE}.zip"]
 
 
+def test_a_sibling_is_asked_before_mirrors_that_have_all_failed_are_asked_again(
+    serve: Servers, fake: FakeUpstream, fake2: FakeUpstream
+) -> None:
+    fake.script(f"{BASE}.zip", Reply(body=ZIP))
+    sibling = serve(fake.url, sumdb="off")
+    assert sibling.get(f"{BASE}.zip").content == ZIP
+    peers = [{"name": "backend2", "url": sibling.url}]
+    server = serve(fake2.url, sumdb="off", peers=peers, upstream_retries=0, upstream_rounds=3)
+    for extension in ("zip", "mod"):
+        fake2.script(f"{BASE}.{extension}", Reply(status=503))
+    answer = server.get(f"{BASE}.zip")
+    assert (answer.content, answer.headers["X-Modhaven-Source"]) == (ZIP, "backend2")
+    assert fake2.counts[f"{BASE}.zip"] == 1
+    # What no sibling has, the mirrors are asked for as often as they may be.
+    assert server.get(f"{BASE}.mod").status_code == 502
+    assert fake2.counts[f"{BASE}.mod"] == 3
+
+
 def test_siblings_never_ask_on_and_the_mirrors_failure_is_what_is_told(
     serve: Servers, fake: FakeUpstream, refused_url: str
 ) -> None:
