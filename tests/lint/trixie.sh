@@ -15,6 +15,7 @@ find_mirror() {
 mirror=$(find_mirror)
 [ -n "$mirror" ] || { apt-get -qq update && mirror=$(find_mirror); }
 [ -n "$mirror" ] || { echo "tests/lint/trixie.sh: this machine's apt has no source of Debian's own packages." >&2; exit 1; }
+mkdir -p .lab
 rm -rf "$target.new" "$target"
 printf 'deb %s trixie main\n' "$mirror" |
     mmdebstrap --quiet --mode=root --variant=extract --include=nginx,base-files trixie "$target.new" - ||
