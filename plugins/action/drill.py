@@ -11,8 +11,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -44,6 +46,9 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible has no type info
             assert process.stdout  # noqa: S101 - for the type checker
             process.stdin.write(json.dumps(plan) + "\n")
             process.stdin.flush()
+            threading.Thread(
+                target=_end_with_playbook, args=(os.getppid(), process.stdin), daemon=True
+            ).start()
             for line in process.stdout:
                 display.display(line.rstrip("\n"))
             status = process.wait()
@@ -54,3 +59,10 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible has no type info
                 2: "Nothing was done: see above.",
             }.get(status, f"The drill ended with exit status {status}: see above.")
         return result
+
+
+def _end_with_playbook(playbook: int, pipe: IO[str]) -> None:
+    """End the pipe when the playbook is gone: this process, a worker of it, lives on by itself."""
+    while os.getppid() == playbook:
+        time.sleep(0.5)
+    pipe.close()
