@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.unit.ansible_plugin import ROOT, load
 
-from modhaven.drill import catalogue, faults, watch
+from modhaven.drill import catalogue, faults, report, watch
 from modhaven.drill.hosts import Host, HostError, Program
 from modhaven.drill.plan import Plan
 
@@ -84,7 +84,7 @@ def test_the_inventory_changes_single_targets() -> None:
 
 
 def test_the_table_names_every_scenario() -> None:
-    lines = catalogue.table().splitlines()[1:]
+    lines = report.columns(catalogue.rows()).splitlines()[1:]
     assert [line.split()[0] for line in lines] == [one.name for one in catalogue.SCENARIOS]
 
 
@@ -152,7 +152,7 @@ def test_without_a_word_nothing_happens_in_production() -> None:
 
 def test_the_catalogue_can_be_listed_unconfirmed() -> None:
     done = run_drill(a_plan(scenarios=["list"]))
-    assert (done.returncode, done.stdout) == (0, catalogue.table() + "\n")
+    assert (done.returncode, done.stdout) == (0, report.columns(catalogue.rows()) + "\n")
 
 
 def test_a_mistake_is_one_sentence() -> None:

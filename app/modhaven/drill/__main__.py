@@ -41,7 +41,7 @@ def main() -> int:
     try:
         plan = Plan.from_json(json.loads(sys.stdin.readline()))
         if plan.scenarios == ("list",):
-            say(catalogue.table())
+            say(report.columns(catalogue.rows()))
             return 0
         chosen, left = catalogue.choose(plan.scenarios, lab=plan.lab, has=plan.has)
         catalogue.targets(plan.targets)

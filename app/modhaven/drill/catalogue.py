@@ -255,14 +255,10 @@ def targets(overrides: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str,
     return {kind: {**own, **overrides.get(kind, {})} for kind, own in TARGETS.items()}
 
 
-def table() -> str:
-    """Give the catalogue for people."""
-    rows = [("scenario", "production", "target", "what is broken")]
+def rows() -> list[tuple[str, ...]]:
+    """Give the catalogue for people, the first row its heads."""
+    found: list[tuple[str, ...]] = [("scenario", "production", "target", "what is broken")]
     for one in SCENARIOS:
         where = "safe" if one.safe else "helper only" if "helper" in one.needs else "when named"
-        rows.append((one.name, where, one.target, one.title))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
-        for row in rows
-    )
+        found.append((one.name, where, one.target, one.title))
+    return found

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modhaven.drill.load import percentile
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -100,9 +102,9 @@ def measure(seen: Seen) -> dict[str, Any]:
         "errors": dict(Counter(one.error for one in bad).most_common(10)),
         "longest_gap_seconds": _rounded(gap),
         "longest_gap_after_fault_seconds": _rounded(gap_at - seen.fault),
-        "p50_ms": _percentile(latencies, 0.50),
-        "p99_ms": _percentile(latencies, 0.99),
-        "max_ms": _percentile(latencies, 1.0),
+        "p50_ms": percentile(latencies, 0.50),
+        "p99_ms": percentile(latencies, 0.99),
+        "max_ms": percentile(latencies, 1.0),
         "needed_backend_percent": _percent(
             [one.cache not in _CACHED for one in good if one.due >= seen.fault]
         ),
@@ -234,12 +236,6 @@ def _interval(asked: Sequence[Request]) -> float:
 def _percent(held: Sequence[bool]) -> float | None:
     # Rounded down: 99.99 is not all of them.
     return int(1000 * sum(held) / len(held)) / 10 if held else None
-
-
-def _percentile(ordered: Sequence[float], share: float) -> float | None:
-    if not ordered:
-        return None
-    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
 
 
 def _rounded(seconds: float) -> float:

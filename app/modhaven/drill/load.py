@@ -305,9 +305,9 @@ def summary(outcomes: list[Outcome], sent: int, wall: float, lasted: float) -> d
         ],
         "longest_gap_seconds": round(gap, 3),
         "longest_gap_at_seconds": round(gap_at, 3),
-        "p50_ms": _percentile(latencies, 0.50),
-        "p99_ms": _percentile(latencies, 0.99),
-        "max_ms": _percentile(latencies, 1.0),
+        "p50_ms": percentile(latencies, 0.50),
+        "p99_ms": percentile(latencies, 0.99),
+        "max_ms": percentile(latencies, 1.0),
         "started": wall,
         "ended": wall + lasted,
         "cache": dict(Counter(item.cache for item in good)),
@@ -315,7 +315,8 @@ def summary(outcomes: list[Outcome], sent: int, wall: float, lasted: float) -> d
     }
 
 
-def _percentile(ordered: list[float], share: float) -> float | None:
+def percentile(ordered: list[float], share: float) -> float | None:
+    """Give the value that so large a share of the ordered ones does not exceed; None: no values."""
     if not ordered:
         return None
     return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)

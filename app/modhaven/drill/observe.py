@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from modhaven.drill import builds, load, watch
 from modhaven.drill.figures import Build, Look, Request, is_whole
 from modhaven.drill.hosts import Host, HostError, Program
+from modhaven.pool.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-STATUS = "/run/modhaven-pool/status.json"
+STATUS = str(Paths().status)
 MUTABLE = ("/@v/list", "/@latest")
 
 

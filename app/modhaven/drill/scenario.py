@@ -13,7 +13,7 @@ from modhaven import modpath
 from modhaven.drill import catalogue, faults
 from modhaven.drill.figures import Seen, judge, measure
 from modhaven.drill.hosts import HostError
-from modhaven.drill.observe import Builds, Clocks, Edges, Loads
+from modhaven.drill.observe import MUTABLE, Builds, Clocks, Edges, Loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,7 +80,7 @@ class Cluster:
         paths = sorted(
             f"/{modpath.escape_path(module.partition('@')[0])}{end}"
             for module in self.plan.modules
-            for end in ("/@v/list", "/@latest")
+            for end in MUTABLE
         )
         return [{"url": self.plan.url + path, "sha256": ""} for path in paths] * times
 
