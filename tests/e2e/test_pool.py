@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.e2e import cluster, origin
+from tests.e2e.live import pool_status
 from tests.lab import faults, remote
 from tests.lab.inventory import lab
 from tests.lab.load_client import load_from
@@ -34,9 +34,7 @@ def pool(edge: str, *words: str, ok: bool = True) -> str:
 
 def told(edge: str) -> dict[str, Any]:
     """What the pool manager of an edge tells, and each backend by its name."""
-    status: dict[str, Any] = json.loads(
-        remote.run(edge, "cat", "/run/modhaven-pool/status.json").stdout
-    )
+    status = pool_status(edge)
     return status | {server["name"]: server for server in status["servers"]}
 
 

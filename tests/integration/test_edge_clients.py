@@ -13,7 +13,6 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests import nginx as tool
 from tests.conftest import free_port
 from tests.integration.edge_site import EdgeSite
 
@@ -33,20 +32,6 @@ LIST = "/example.com/a/@v/list"
 ZIP = "/example.com/a/@v/v1.0.0.zip"
 PROXY_PORT = free_port()
 HEADER_SECONDS, SEND_SECONDS = 2, 2
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tool.unpack(tmp_path_factory.mktemp("nginx"))
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    def said(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n  {text}", end="")  # noqa: T201 - a measured figure
-
-    return said
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from tests import nginx as tool
 from tests.conftest import Reply
 from tests.integration.edge_site import EdgeSite
 
@@ -24,11 +23,6 @@ MOD = "/example.com/a/@v/v1.0.0.mod"
 ZIP = "/example.com/a/@v/v1.0.0.zip"
 LIST = "/example.com/a/@v/list"
 MINUTE = "public, max-age=60, stale-while-revalidate=60"
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tool.unpack(tmp_path_factory.mktemp("nginx"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from tests import nginx as tool
 from tests.integration.pool_edge import Edge, Load
 from tests.unit.ansible_plugin import load
 
@@ -30,24 +29,10 @@ HUNG_SECONDS = 3.0
 THOUSAND_SECONDS = 2.0
 
 
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tool.unpack(tmp_path_factory.mktemp("nginx"))
-
-
 @pytest.fixture
 def edge(tmp_path: Path, program: Path) -> Iterator[Edge]:
     with Edge(tmp_path / "edge", program) as made:
         yield made
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    def said(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n  {text}", end="")  # noqa: T201 - a measured figure
-
-    return said
 
 
 def hang_and_back(edge: Edge, say: Callable[[str], None], rounds: int) -> None:

@@ -6,53 +6,26 @@ import hashlib
 import json
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from tests.conftest import FakeUpstream, Reply
 
 from modhaven.drill import load as load_program
 from modhaven.drill.load import Load, Outcome, Plan, look_up, summary
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 BODY = b"module m\n"
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
-class Server(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        if self.path == "/cut":
-            self.send_response(200)
-            self.send_header("Content-Length", "100")
-            self.end_headers()
-            self.wfile.write(BODY)
-            self.close_connection = True
-            return
-        body = BODY if self.path == "/good" else b"module n\n"
-        self.send_response(503 if self.path == "/busy" else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("X-Modhaven-Cache", "HIT")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def base() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def base(fake: FakeUpstream) -> str:
+    hit = {"X-Modhaven-Cache": "HIT"}
+    fake.default = Reply(body=b"module n\n", headers=hit)
+    fake.script("good", Reply(body=BODY, headers=hit))
+    fake.script("busy", Reply(status=503, body=b"module n\n", headers=hit))
+    fake.script("cut", Reply(body=BODY + bytes(91), cut=91))
+    return fake.url
 
 
 def plan_of(targets: list[dict[str, str]], **options: object) -> dict[str, Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.conftest import FakeUpstream, Reply
 
 from modhaven.drill import observe
 from modhaven.drill.hosts import Host, HostError
@@ -83,33 +82,11 @@ def test_whole_is_waited_for_and_dated_by_what_the_edge_saw(status: Path, port: 
     assert [sorted(look.asked) for look in edges.looks][:2] == [["backend2"], sorted(up)]
 
 
-class Server(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(BODY)))
-        self.send_header("X-Modhaven-Source", "goproxy.io")
-        self.end_headers()
-        self.wfile.write(BODY)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def test_a_load_tells_each_request_while_it_runs(url: str) -> None:
+def test_a_load_tells_each_request_while_it_runs(fake: FakeUpstream) -> None:
+    fake.default = Reply(body=BODY, headers={"X-Modhaven-Source": "goproxy.io"})
     targets = [
-        {"url": f"{url}/m/@v/v1.0.0.mod", "sha256": hashlib.sha256(BODY).hexdigest()},
-        {"url": f"{url}/m/@v/list", "sha256": ""},
+        {"url": f"{fake.url}/m/@v/v1.0.0.mod", "sha256": hashlib.sha256(BODY).hexdigest()},
+        {"url": f"{fake.url}/m/@v/list", "sha256": ""},
     ]
     plan = {"targets": targets, "allowed": ["127.0.0.1"], "rate": 40, "seconds": 0.5}
     loads = Loads([HERE], Clocks([HERE]), lambda _: plan)

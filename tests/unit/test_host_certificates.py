@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import stat
@@ -18,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.unit.ansible_plugin import load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 host_certificates = load("modules/host_certificates.py")
@@ -289,14 +291,11 @@ def test_a_key_of_another_certificate(deployed: Controller) -> None:
 # --- runs cut short
 
 
-@pytest.mark.parametrize(
-    ("earlier", "moves"), [(True, n) for n in range(3)] + [(False, n) for n in range(5)]
-)
-def test_a_run_killed_between_two_files_is_completed(
-    controller: Controller, monkeypatch: pytest.MonkeyPatch, *, earlier: bool, moves: int
-) -> None:
-    if earlier:
-        controller.issued({"edge1": ["edge1"]})
+@contextlib.contextmanager
+def killed_after(
+    moves: int, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Kill what the block runs when it has renamed so many files."""
     path_type = type(controller.directory)
     original = path_type.replace
     done = 0
@@ -311,7 +310,19 @@ def test_a_run_killed_between_two_files_is_completed(
     with monkeypatch.context() as patch:
         patch.setattr(path_type, "replace", replace)
         with pytest.raises(Killed):
-            controller.run()
+            yield
+
+
+@pytest.mark.parametrize(
+    ("earlier", "moves"), [(True, n) for n in range(3)] + [(False, n) for n in range(5)]
+)
+def test_a_run_killed_between_two_files_is_completed(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch, *, earlier: bool, moves: int
+) -> None:
+    if earlier:
+        controller.issued({"edge1": ["edge1"]})
+    with killed_after(moves, controller, monkeypatch):
+        controller.run()
     # Whatever is wanted next, what the next run leaves is a pair, also with the names of before.
     assert not controller.run({"edge1": ["edge1"]}).get("failed")
     controller.assert_pair()
@@ -403,21 +414,8 @@ def test_a_switch_killed_between_two_files_is_completed(
 ) -> None:
     deployed.run(rotation="begin")
     before = trusted(deployed)
-    path_type = type(deployed.directory)
-    original = path_type.replace
-    done = 0
-
-    def replace(source: Path, target: Path) -> Path:
-        nonlocal done
-        if done == moves:
-            raise Killed
-        done += 1
-        return original(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(path_type, "replace", replace)
-        with pytest.raises(Killed):
-            deployed.run(rotation="switch")
+    with killed_after(moves, deployed, monkeypatch):
+        deployed.run(rotation="switch")
     # site.yml may come between.
     assert not deployed.run().get("failed")
     deployed.assert_pair()
