@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -24,7 +26,7 @@ def drill_hosts(
             "name": name,
             "address": _address(hostvars[name], name),
             "groups": [group for group in GROUPS if name in groups.get(group, ())],
-            "backup": str(hostvars[name].get("backend_backup", False)).lower() in ("true", "yes"),
+            "backup": boolean(hostvars[name].get("backend_backup", False), strict=False),
             "ssh": ssh_command(hostvars[name], name),
         }
         for name in names

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 # RFC 1123, one label or several: the name goes into certificates and headers.
 HOST_NAME = re.compile(r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)(\.(?!-)[a-zA-Z0-9-]{1,63}(?<!-))*")
 
@@ -33,10 +35,6 @@ def _canonical(address: str) -> str:
 
 def _doubles(values: list[str]) -> list[str]:
     return sorted(value for value, count in Counter(values).items() if count > 1)
-
-
-def _is_true(value: object) -> bool:
-    return value is True or str(value).lower() in ("true", "yes", "1", "on")
 
 
 def _group_problems(groups: Mapping[str, list[str]]) -> list[str]:
@@ -78,7 +76,9 @@ def _backend_problems(backends: list[str], hostvars: HostVars) -> list[str]:
             problems.append(
                 f"'backend_weight' of {name} is {weight!r}: give a whole number from 1 to 1000."
             )
-    if backends and all(_is_true(hostvars[name].get("backend_backup", False)) for name in backends):
+    if backends and all(
+        boolean(hostvars[name].get("backend_backup", False), strict=False) for name in backends
+    ):
         problems.append(
             "Every backend has 'backend_backup: true': at least one backend must not be a backup."
         )
@@ -87,9 +87,9 @@ def _backend_problems(backends: list[str], hostvars: HostVars) -> list[str]:
 
 def _client_ports(variables: Mapping[str, Any]) -> dict[str, str]:
     ports = {}
-    if _is_true(variables.get("edge_https", True)):
+    if boolean(variables.get("edge_https", True), strict=False):
         ports["edge_https_port"] = str(variables.get("edge_https_port", 443))
-    if _is_true(variables.get("edge_plain_http", False)):
+    if boolean(variables.get("edge_plain_http", False), strict=False):
         ports["edge_http_port"] = str(variables.get("edge_http_port", 80))
     return ports
 

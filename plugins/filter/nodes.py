@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 Groups = Mapping[str, list[str]]
 
 
@@ -12,10 +14,6 @@ def _nodes(groups: Groups) -> list[str]:
     """The names of everything that serves, in the inventory's order."""
     names = [*groups.get("edges", []), *groups.get("backends", [])]
     return list(dict.fromkeys(names))
-
-
-def _is_true(value: object) -> bool:
-    return value is True or str(value).lower() in ("true", "yes", "1", "on")
 
 
 def node_problems(groups: Groups, node: str) -> list[str]:
@@ -49,7 +47,7 @@ def removal_problems(
     if (
         node in backends
         and left
-        and all(_is_true(hostvars[name].get("backend_backup", False)) for name in left)
+        and all(boolean(hostvars[name].get("backend_backup", False), strict=False) for name in left)
     ):
         problems.append(
             f"Without {node} every backend is a backup ({', '.join(left)}):"
