@@ -20,16 +20,6 @@ fail() {
     exit 1
 }
 
-# One-line apt sources of this machine's Debian entries for $release (others are ignored).
-# shellcheck disable=SC2016 # the $(…) are apt's own fields
-debian_sources() {
-    apt-get indextargets --format '$(ORIGIN)|$(RELEASE)|$(TARGET_OF)|$(REPO_URI)|$(COMPONENT)' \
-        'Created-By: Packages' | sort -u |
-        awk -F'|' -v release="$release" '
-            $1 == "Debian" && $3 == "deb" && ($2 == release || index($2, release "-") == 1) {
-                print "deb", $4, $2, $5 }'
-}
-
 # The settings of this machine's apt that decide whether and how a registry is reached.
 apt_settings() {
     apt-config dump | grep -E '^Acquire::(https?::|Check-|Retries|ForceIPv|socks::)' |
@@ -136,12 +126,7 @@ if [ "${1:-}" = --customize ]; then
     exit
 fi
 
-sources=$(debian_sources)
-if [ -z "$sources" ] && [ "$(id -u)" = 0 ]; then
-    # apt knows an entry's origin only once its index is there.
-    apt-get -q update > /dev/null 2>&1 || true
-    sources=$(debian_sources)
-fi
+sources=$("$(dirname "$0")/debian_sources.sh" "$release")
 [ -n "$sources" ] || fail "apt on this machine has no Debian $release source: the box is made from" \
     "the machine's own sources; add a Debian $release entry, or set MODHAVEN_BOX to a box you have."
 settings=$(apt_settings)

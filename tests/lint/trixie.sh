@@ -5,15 +5,7 @@ cd "$(dirname "$0")/../.."
 target=$PWD/.lab/trixie
 [ ! -x "$target/usr/sbin/nginx" ] || exit 0
 
-find_mirror() {
-    # shellcheck disable=SC2016 # the $(…) are apt's own fields
-    apt-get indextargets --format '$(ORIGIN)|$(RELEASE)|$(TARGET_OF)|$(REPO_URI)|$(COMPONENT)' 'Created-By: Packages' |
-        awk -F'|' '$1 == "Debian" && $2 !~ /-/ && $3 == "deb" && $5 == "main" { print $4; exit }'
-}
-
-# Where package lists were never fetched, apt does not know whose packages they are.
-mirror=$(find_mirror)
-[ -n "$mirror" ] || { apt-get -qq update && mirror=$(find_mirror); }
+mirror=$(tests/lab/debian_sources.sh | awk '$3 !~ /-/ && $4 == "main" { print $2; exit }')
 [ -n "$mirror" ] || { echo "tests/lint/trixie.sh: this machine's apt has no source of Debian's own packages." >&2; exit 1; }
 mkdir -p .lab
 rm -rf "$target.new" "$target"
