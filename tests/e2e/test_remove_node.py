@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,6 +46,12 @@ def is_active(host: str, unit: str) -> bool:
     return remote.run(host, "systemctl", "is-active", "--quiet", unit, check=False).returncode == 0
 
 
+def vip_states(edge: str, since: str) -> list[str]:
+    """Give the states that an edge's keepalived has entered since then."""
+    log = remote.run(edge, "journalctl", "-u", "keepalived", "-o", "cat", "--since", since).stdout
+    return re.findall(r"Entering (\w+) STATE", log)
+
+
 @pytest.mark.usefixtures("_whole_again")
 def test_a_backend_and_the_edge_with_the_vip_leave_and_no_request_fails(
     say: Say, tmp_path: Path
@@ -63,12 +70,15 @@ def test_a_backend_and_the_edge_with_the_vip_leave_and_no_request_fails(
     siblings = remote.run("backend1", "grep", "^peers", "/etc/modhaven/modhaven.yml").stdout
     assert BACKEND not in siblings
 
+    began = remote.run(other, "date", "+@%s.%N").stdout.strip()
     under_load(PLAYBOOK, say, "-e", f"node={edge}")
     assert cluster.vip_holders() == [other]
     for unit in ("keepalived.service", "modhaven-pool.service", "nginx.service"):
         assert not is_active(edge, unit)
     gone = lab().hosts[edge].address
     assert gone not in remote.run(other, "cat", "/etc/keepalived/keepalived.conf").stdout
+    # It was told that it is alone, and kept the VIP.
+    assert vip_states(other, began) == ["MASTER"]
     assert gone not in golang.shell(cluster.client(), "go env GOPROXY").output
 
     after = play("site.yml", without(copy_inventory(tmp_path / "lab"), BACKEND, edge))
