@@ -13,13 +13,13 @@ OUR_PROGRAMS = {"nginx"}
 
 
 def parse_look(text: str) -> dict[str, Any]:
-    """The lines of roles/preflight/files/look.sh as a mapping; `foreign` and `listen` are lists."""
-    seen: dict[str, Any] = {"foreign": [], "listen": []}
+    """The lines of roles/preflight/files/look.sh as a mapping; `foreign`, `listen` and `package` are lists."""
+    seen: dict[str, Any] = {"foreign": [], "listen": [], "package": []}
     for line in text.splitlines():
         key, separator, value = line.partition("=")
         if not separator:
             continue
-        if key in ("foreign", "listen"):
+        if isinstance(seen.get(key), list):
             seen[key].append(value)
         else:
             seen[key] = {"yes": True, "no": False}.get(value, value)

@@ -23,6 +23,7 @@ keepalived=yes
 update_ca_certificates=yes
 python_apt=yes
 nginx_version=1.22.1-9+deb12u3
+package=nginx
 listen=22 sshd
 listen=443 nginx
 listen=8443 nginx
@@ -218,13 +219,14 @@ def test_strange_versions_do_not_crash(version: str) -> None:
 
 
 def test_look_is_parsed_into_truths_and_lists() -> None:
-    seen = host.parse_look("a=yes\nb=no\nc=1=2\nforeign=/x\nlisten=1 a\nlisten=2 b c\nnoise\n")
+    seen = host.parse_look("a=yes\nb=no\nc=1=2\nforeign=/x\nlisten=1 a\nlisten=2 b c\nnoise\npackage=d\n")
     assert seen == {
         "a": True,
         "b": False,
         "c": "1=2",
         "foreign": ["/x"],
         "listen": ["1 a", "2 b c"],
+        "package": ["d"],
     }
 
 
@@ -303,6 +305,12 @@ def test_look_prefers_the_installed_nginx(tmp_path: Path) -> None:
 def test_look_gives_the_version_of_an_nginx_that_is_installed(tmp_path: Path) -> None:
     tool(tmp_path, "dpkg-query", "echo nginx_version=1.26.3-3")
     assert look_here(tmp_path)["nginx_version"] == "1.26.3-3"
+
+
+def test_look_names_the_packages_that_are_installed_not_those_that_were(tmp_path: Path) -> None:
+    # The last argument is the format: only one of the two asks for the state.
+    tool(tmp_path, "dpkg-query", """case "$*" in *Abbrev*) printf 'ii a\nrc b\nii  c-d\n';; esac""")
+    assert look_here(tmp_path)["package"] == ["a", "c-d"]
 
 
 @pytest.mark.parametrize("answer", ["exit 1", "echo nginx_version="])

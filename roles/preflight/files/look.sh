@@ -16,6 +16,7 @@ if python3 -c 'import apt' 2>/dev/null; then echo "python_apt=yes"; else echo "p
 
 # A package that others only mention is known to dpkg too, without a version.
 dpkg-query --show --showformat='nginx_version=${Version}\n' nginx 2>/dev/null | grep '=.'
+dpkg-query --show --showformat='${db:Status-Abbrev}${Package}\n' 2>/dev/null | sed -n 's/^ii */package=/p'
 
 # An nginx configuration that is neither ours nor the package's own.
 if [ -e /etc/nginx/nginx.conf ] && ! grep -q modhaven /etc/nginx/nginx.conf; then
