@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # cmd/go shows at most eight lines of an error's body (web.HTTPError).
 ERROR_LINES = 8
+# All of an answer's headers have to fit into one of nginx's buffers, of 4 KB.
+_REASON_LINE = 240
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,13 +53,19 @@ def error_answer(status: int, message: str, attempts: list[Attempt], request_id:
     ]
     kept = lines[: ERROR_LINES - 1]
     if len(kept) < len(lines):
-        kept[-1] = f"… and {len(lines) - len(kept) + 1} more upstreams"
+        kept[-1] = f"and {len(lines) - len(kept) + 1} more upstreams"
     kept.append(f"request id: {request_id}")
     tried = [[a.upstream, a.outcome, a.milliseconds] for a in attempts]
     log_fields: dict[str, object] = {"error": lines[0]}
     if tried:
         log_fields["upstreams"] = tried
-    return Answer(status=status, body=("\n".join(kept) + "\n").encode(), log=log_fields)
+    answer = Answer(status=status, body=("\n".join(kept) + "\n").encode(), log=log_fields)
+    if status in (502, 503, 504):
+        # An edge has let go of the body when it finds that no other edge has the file: it makes
+        # the same lines of this (templates/nginx/edge/snippets/locations.conf.j2).
+        reason = "\t".join(line[:_REASON_LINE] for line in kept)
+        answer.headers.append(("X-Modhaven-Reason", reason.encode("ascii", "replace").decode()))
+    return answer
 
 
 def _one_line(text: str) -> str:

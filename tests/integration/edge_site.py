@@ -40,6 +40,7 @@ class Edge:
         self.port: int = variables["edge_http_port"]
         self.tls_port: int = variables["edge_https_port"]
         self.sibling_port: int = variables["edge_sibling_port"]
+        self._status_port: int = variables["edge_status_port"]
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         self._program = program
@@ -126,6 +127,11 @@ class Edge:
         while len(lines := path.read_text().splitlines()) < wanted and time.monotonic() < end:
             time.sleep(0.01)
         return [json.loads(line) for line in lines]
+
+    def accepted(self) -> int:
+        """Return how many connections have been made to it; this question's own is one of them."""
+        told = requests.get(f"http://127.0.0.1:{self._status_port}", timeout=30).text
+        return int(told.splitlines()[2].split()[0])
 
     def cached(self) -> int:
         """Return how many answers the cache holds."""

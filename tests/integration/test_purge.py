@@ -283,6 +283,7 @@ def test_a_file_that_is_gone_when_nginx_sends_it_is_not_kept_as_not_found(
     answer = ask(site, path)
     assert answer.status_code == 503
     assert "removed" in answer.text
+    assert site.get(path).headers["X-Modhaven-Reason"] == answer.text.rstrip("\n")
     file.chmod(0o640)
     assert ask(site, path).content == MOD
 

@@ -296,3 +296,6 @@ def test_row(tmp_path: Path, fake: FakeUpstream, case: str, promise: tuple[str, 
             lines = answer.text.splitlines()
             assert len(lines) <= 8
             assert lines[-1] == f"request id: {answer.headers['X-Request-Id']}"
+            # Edges say it again when they had to let go of the body.
+            reason = "\t".join(lines) if answer.status in (502, 503, 504) else None
+            assert answer.headers.get("X-Modhaven-Reason") == reason

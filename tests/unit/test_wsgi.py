@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from tests.conftest import TEST_SUMDB, FakeUpstream, Reply
 
 from modhaven import config, modzip, serve, sumdb
+from modhaven.attempt import Attempt
 from modhaven.globs import match_prefix_patterns
+from modhaven.response import error_answer
 from modhaven.verify import SumLookup, Verifier
 
 if TYPE_CHECKING:
@@ -205,9 +207,19 @@ def test_an_error_body_has_at_most_eight_lines(tmp_path: Path, fake: FakeUpstrea
     answer = call(build(tmp_path, chain), f"/{BASE}.mod", HTTP_X_REQUEST_ID="bad id\n")
     lines = answer.text.splitlines()
     assert (answer.status, len(lines)) == (502, 8)
-    assert lines[-2] == "… and 7 more upstreams"
+    assert lines[-2] == "and 7 more upstreams"
     assert lines[-1] == f"request id: {answer.headers['X-Request-Id']}"
     assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_the_reason_in_the_header_fits_into_nginxs_buffer() -> None:
+    attempt = Attempt(upstream="é" * 600, outcome="500", milliseconds=1)
+    answer = error_answer(502, "no upstream had it", [attempt] * 12, "12345678")
+    reason = dict(answer.headers)["X-Modhaven-Reason"]
+    assert reason.isascii()
+    assert len(reason) < 2000
+    lines = reason.split("\t")
+    assert (len(lines), lines[0], lines[-1]) == (8, "no upstream had it", "request id: 12345678")
 
 
 def test_timeouts_are_504_other_failures_502(tmp_path: Path, fake: FakeUpstream) -> None:
