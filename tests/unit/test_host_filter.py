@@ -219,7 +219,9 @@ def test_strange_versions_do_not_crash(version: str) -> None:
 
 
 def test_look_is_parsed_into_truths_and_lists() -> None:
-    seen = host.parse_look("a=yes\nb=no\nc=1=2\nforeign=/x\nlisten=1 a\nlisten=2 b c\nnoise\npackage=d\n")
+    seen = host.parse_look(
+        "a=yes\nb=no\nc=1=2\nforeign=/x\nlisten=1 a\nlisten=2 b c\nnoise\npackage=d\n"
+    )
     assert seen == {
         "a": True,
         "b": False,
