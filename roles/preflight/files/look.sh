@@ -6,6 +6,7 @@ exists() { if [ -e "$2" ]; then echo "$1=yes"; else echo "$1=no"; fi; }
 exists systemd /run/systemd/system
 exists modhaven_nginx /etc/nginx/modhaven.loaded
 exists modhaven_app /opt/modhaven/current/installed
+if [ -e /opt/modhaven/current/installed ]; then echo "release=$(readlink -f /opt/modhaven/current)"; fi
 exists modhaven_pool /etc/systemd/system/modhaven-pool.service
 exists keepalived /etc/keepalived/keepalived.conf
 if [ -e /etc/keepalived/keepalived.conf ] && ! grep -q '^vrrp_instance modhaven' /etc/keepalived/keepalived.conf; then
