@@ -19,6 +19,8 @@ def test_a_second_run_changes_nothing_on_any_host() -> None:
     assert run.changed() == {}, run.output
     hosts = {*cluster.names("edges"), *cluster.names("backends"), *cluster.names("clients")}
     assert hosts <= run.recap.keys()
+    # Preflight has seen it: the role that installs it looks no more.
+    assert "See whether this release is installed" not in run.output
 
 
 def test_check_mode_with_diff_passes_on_deployed_hosts_and_foresees_no_change() -> None:
