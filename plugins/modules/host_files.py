@@ -60,7 +60,6 @@ changed_paths: {description: What was not as it should be., type: list, returned
 
 Entry = dict[str, Any]
 
-
 PATH = {"type": "path", "required": True}
 ATTRIBUTES = {
     "path": PATH,
@@ -136,7 +135,7 @@ class Host:
     def write(self, entry: Entry, fresh: Path) -> None:
         """Write what is to become the entry's file, and validate it."""
         fresh.touch(mode=0o600, exist_ok=False)
-        # Before the content: a secret is nobody else's for a moment.
+        # Before the content: nobody else may read a secret, not for a moment.
         self.set_attributes(entry, fresh)
         fresh.write_bytes(entry["content"].encode())
         if entry["validate"]:
