@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
+import jinja2
+import pytest
 import yaml
 from tests.conftest import ROOT
 
@@ -23,3 +28,45 @@ def test_whichever_command_drains_gives_the_reason_that_lets_in_again() -> None:
     assert len(commands) == 2
     for words in commands:
         assert words[words.index("--reason") + 1] == "{{ drain_reason }}"
+
+
+def _update_of_edges() -> dict[str, Any]:
+    plays = yaml.safe_load((ROOT / "playbooks/update.yml").read_text())
+    found: dict[str, Any] = plays[-1]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("left", "goes"),
+    [
+        (None, True),
+        # An update that was cut short: its next run would take it for somebody's wish for ever.
+        (_update_of_edges()["vars"]["vip_stay_out_text"], True),
+        ("", False),
+        ("maintenance\n", False),
+    ],
+)
+def test_an_edge_is_kept_from_the_vip_as_long_as_somebody_wants_it(
+    left: str | None, *, goes: bool
+) -> None:
+    (leave,) = (
+        task["ansible.builtin.copy"]
+        for task in yaml.safe_load((ROOT / "playbooks/tasks/leave_vip.yml").read_text())
+        if "ansible.builtin.copy" in task
+    )
+    assert leave["force"] is False
+    assert "vip_stay_out_text" in leave["content"]
+    play = _update_of_edges()
+    comes = next(
+        task
+        for task in play["tasks"][0]["always"]
+        if task.get("ansible.builtin.file", {}).get("path") == leave["dest"]
+    )
+    environment = jinja2.Environment(autoescape=False)  # noqa: S701 - no HTML
+    environment.filters["hash"] = lambda text, kind: hashlib.new(kind, text.encode()).hexdigest()
+    seen = {"exists": False} if left is None else {
+        "exists": True, "checksum": hashlib.sha1(left.encode()).hexdigest(),  # noqa: S324 - stat's
+    }  # fmt: skip
+    assert goes is environment.compile_expression(comes["when"])(
+        _vip_stay_out={}, _vip_stayed_out={"stat": seen}, **play["vars"]
+    )
