@@ -70,3 +70,31 @@ def test_an_edge_is_kept_from_the_vip_as_long_as_somebody_wants_it(
     assert goes is environment.compile_expression(comes["when"])(
         _vip_stay_out={}, _vip_stayed_out={"stat": seen}, **play["vars"]
     )
+
+
+@pytest.mark.parametrize(
+    ("current", "applied", "goes_to"),
+    [
+        ("new", True, "old"),
+        # Cut short before the app was started anew: the link alone is no rollback.
+        ("old", True, "old"),
+        ("old", False, ""),
+    ],
+)
+def test_a_rollback_that_was_cut_short_goes_on(
+    current: str, *, applied: bool, goes_to: str
+) -> None:
+    find, change = yaml.safe_load((ROOT / "playbooks/rollback.yml").read_text())
+    (choose,) = (
+        task["ansible.builtin.set_fact"]
+        for task in find["tasks"]
+        if "ansible.builtin.set_fact" in task
+    )
+    template = jinja2.Environment(autoescape=False).from_string(choose["rollback_to"])  # noqa: S701
+    told = template.render(_targets=[current, "old"], _applied={"stat": {"exists": applied}})
+    assert told == goes_to
+    # Whatever is left to do: the first run may have ended with the backend drained.
+    (block,) = change["tasks"]
+    assert "when" not in block
+    assert "when" not in block["block"][-1]
+    assert block["block"][-1]["ansible.builtin.include_tasks"] == "tasks/undrain.yml"
