@@ -25,6 +25,20 @@ def node_address(variables: Mapping[str, Any], name: str) -> str:
     return name
 
 
+def ip_addresses(names: list[str], hostvars: HostVars) -> list[str]:
+    """The addresses of these nodes that are in figures: nginx's `allow` knows no names."""
+    addresses = [node_address(hostvars[name], name) for name in names]
+    return [address for address in addresses if _is_ip(address)]
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
 def _canonical(address: str) -> str:
     """`address` in its one spelling (RFC 5952 for IPv6; names regardless of case)."""
     try:
@@ -107,6 +121,12 @@ def _edge_problems(edges: list[str], backends: list[str], hostvars: HostVars) ->
             ports["edge_proxy_protocol_port"] = str(variables["edge_proxy_protocol_port"])
         if len(edges) > 1 and _number(variables.get("edge_sibling_tries", 2)):
             ports["edge_sibling_port"] = str(variables.get("edge_sibling_port", 8446))
+            mutual_tls = boolean(variables.get("modhaven_mtls", True), strict=False)
+            if not mutual_tls and not _is_ip(node_address(variables, name)):
+                problems.append(
+                    f"{name} needs its IP address in 'modhaven_address': without 'modhaven_mtls'"
+                    " the other edges know it by that alone."
+                )
         if name in backends:
             ports["modhaven_backend_port"] = str(variables.get("modhaven_backend_port", 8443))
         for double in _doubles(list(ports.values())):
@@ -245,5 +265,6 @@ class FilterModule:
             "gosumdb": gosumdb,
             "host_of_url": host_of_url,
             "inventory_problems": inventory_problems,
+            "ip_addresses": ip_addresses,
             "node_address": node_address,
         }

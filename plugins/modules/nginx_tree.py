@@ -61,9 +61,12 @@ class PublishError(Exception):
 
 
 def read_tree(directory: Path) -> Files:
-    """Every file below `directory` as {relative path: content}; empty when it does not exist."""
+    """Every file below `directory` as {relative path: content}; empty when it does not exist.
+
+    What an editor left there may be no text: it only has to differ.
+    """
     return {
-        str(path.relative_to(directory)): path.read_text()
+        str(path.relative_to(directory)): path.read_text(errors="replace")
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }

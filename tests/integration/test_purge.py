@@ -166,6 +166,16 @@ def test_both_spellings_of_an_upper_case_letter_are_one_entry(
     assert upstream.counts[path] == 2
 
 
+def test_a_file_of_the_store_has_one_spelling(site: Site, upstream: FakeUpstream) -> None:
+    """What edges keep under another key would outlive a purge."""
+    fill(site, upstream, {f"{BASE}.mod": Reply(body=MOD)})
+    for path in (f"{BASE}.mod%0a", f"{BASE}.mod".replace("/@v/", "//@v/"), f"/{BASE}.mod"):
+        assert ask(site, path).status_code in (400, 404), path
+    purge(site, f"{MODULE}@v1.0.0")
+    kept = (path for path in (site.folder / "cache").rglob("*") if path.is_file())
+    assert not [path for path in kept if MOD in path.read_bytes()]
+
+
 def test_not_found_is_forgotten_by_the_edge_and_by_every_worker(
     site: Site, upstream: FakeUpstream
 ) -> None:

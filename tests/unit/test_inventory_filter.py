@@ -273,6 +273,16 @@ def test_the_ports_that_edges_have_when_there_are_several() -> None:
     assert "'edge_https_port' and 'edge_proxy_protocol_port' of edge1" in the_problem(edge1=given)
 
 
+def test_edges_without_mutual_tls_know_each_other_by_address() -> None:
+    plain = {"modhaven_mtls": False, "vip_address": ""}
+    named = plain | {"ansible_host": "edge2.corp.example"}
+    (problem,) = problems(edge1=plain, edge2=named)
+    assert problem.startswith("edge2 needs its IP address in 'modhaven_address': without ")
+    alone = {"edge_sibling_tries": 0}
+    assert problems(edge1=plain | alone, edge2=named | alone) == []
+    assert problems(edge1=plain, edge2=named, groups={"edges": ["edge2"]}) == []
+
+
 def test_an_edge_that_is_asked_and_does_not_listen() -> None:
     assert "'edge_sibling_tries' is 0 on some edges only" in the_problem(
         edge1={"edge_sibling_tries": 0}
@@ -417,6 +427,16 @@ def test_an_address_in_a_url(address: str, expected: str) -> None:
     assert inventory.host_of_url(address) == expected
 
 
+def test_addresses_for_nginx_are_in_figures() -> None:
+    hosts: HostVars = {
+        # A name of hexadecimal figures is no address; a host line may be one.
+        "b1": {}, "edge1": {}, "192.0.2.1": {}, "fe::": {},
+        "edge2": {"ansible_host": "cafe.ad"}, "edge3": {"modhaven_address": "2001:db8::1"},
+    }  # fmt: skip
+    expected = ["192.0.2.1", "fe::", "2001:db8::1"]
+    assert inventory.ip_addresses(list(hosts), hosts) == expected
+
+
 @pytest.mark.parametrize(
     ("database", "expected"),
     [
@@ -434,5 +454,6 @@ def test_ansible_finds_the_filters() -> None:
         "gosumdb",
         "host_of_url",
         "inventory_problems",
+        "ip_addresses",
         "node_address",
     }

@@ -235,6 +235,14 @@ def test_a_live_file_added_by_hand_is_taken_away(host: Host) -> None:
     assert host.live() == {"edge/a.conf": "one"}
 
 
+def test_what_an_editor_left_is_no_text_and_taken_away(host: Host) -> None:
+    host.run(a="one")
+    (host.root / "modhaven/edge/.a.conf.swp").write_bytes(b"b0VIM\0\xff\xfe")
+    assert host.run(owner="main", m="two")["changed"] is True
+    assert host.run(a="one")["changed"] is True
+    assert host.live() == {"edge/a.conf": "one", "main/m.conf": "two"}
+
+
 def test_an_edited_file_stays_when_the_check_fails(host: Host) -> None:
     host.run(a="one")
     (host.root / "modhaven/edge/a.conf").write_text("edited")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.conftest import ROOT
 
 from modhaven import cli
+from modhaven.pool import status
 from modhaven.pool.paths import Paths
+from modhaven.pool.status import PoolStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +58,25 @@ def test_a_daemon_that_does_not_run_is_said(
     for words in (["status"], ["drain", "a"], ["undrain", "a"]):
         assert cli.main(["pool", "--root", str(tmp_path), *words]) == 2
         assert capsys.readouterr().err.startswith("modhaven: the pool manager does not run on ")
+
+
+def test_a_name_that_is_a_path_removes_nothing_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = Paths.below(tmp_path)
+    told = PoolStatus(
+        time=time.time(), published=True, error="", kept=False, promoted=False, connections=0,
+        baseline=0, reloads=0, servers=(),
+    )  # fmt: skip
+    for path in (paths.drained, paths.config.parent, paths.status.parent):
+        path.mkdir(parents=True)
+    status.write(paths.status, told)
+    paths.config.touch()
+    name = os.path.relpath(paths.config, paths.drained)
+    for word in (name, str(paths.config)):
+        assert cli.main(["pool", "--root", str(tmp_path), "undrain", word]) == 2
+        assert f"{word} is no backend of this pool" in capsys.readouterr().err
+    assert paths.config.exists()
 
 
 def test_a_first_pool_without_its_template_is_an_error(

@@ -84,7 +84,8 @@ def undrain(options: argparse.Namespace, paths: Paths) -> int:
     if options.reason and found is not None and found.reason != options.reason:
         say(f"{name} stays drained: {found.reason}")
         return 0
-    removed = drains.remove(name)
+    # Not by the name alone, which is also a path.
+    removed = found is not None and drains.remove(name)
     if removed and told.server(name) is None:
         say(f"{name} is in this pool no more; that it was drained is forgotten")
         return 0
