@@ -96,11 +96,25 @@ def attempted(upstream: str, outcome: str, began: float) -> None:
 
 def page(families: Iterable[Metric]) -> bytes:
     """Return all metrics of all workers in Prometheus's text format, and ``families``."""
-    registry = _registry
-    if SHARED in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry) + generate_latest(_Families(families))
+    return generate_latest(_of_all_workers()) + generate_latest(_Families(families))
+
+
+def waiting_for_upstreams() -> int:
+    """Return how many requests of all workers hold a place of a bulkhead."""
+    return sum(
+        int(sample.value)
+        for family in _of_all_workers().collect()
+        if family.name == "modhaven_bulkhead_taken"
+        for sample in family.samples
+    )
+
+
+def _of_all_workers() -> CollectorRegistry:
+    if SHARED not in os.environ:
+        return _registry
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
 
 
 class _Families:

@@ -49,6 +49,7 @@ class Kind(enum.StrEnum):
     HEALTHZ = "healthz"
     READYZ = "readyz"
     METRICS = "metrics"
+    STATUS = "status"
 
 
 class Class(enum.StrEnum):
@@ -58,6 +59,15 @@ class Class(enum.StrEnum):
     MUTABLE = "mutable"
     LOCAL = "local"
     OPERATOR = "operator"
+
+
+# What is asked about the backend itself.
+_OWN = {
+    "/healthz": (Kind.HEALTHZ, Class.LOCAL),
+    "/readyz": (Kind.READYZ, Class.LOCAL),
+    "/metrics": (Kind.METRICS, Class.OPERATOR),
+    "/-/status": (Kind.STATUS, Class.OPERATOR),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +113,9 @@ def parse(path: str) -> Request:
     Raises MalformedError for hostile paths, NoSuchResourceError where no resource can be.
     """
     _check_form(path)
-    known = {"/healthz": Kind.HEALTHZ, "/readyz": Kind.READYZ, "/metrics": Kind.METRICS}.get(path)
-    if known is not None:
-        cls = Class.OPERATOR if known is Kind.METRICS else Class.LOCAL
-        return Request(kind=known, cls=cls, path=path[1:])
+    if path in _OWN:
+        kind, cls = _OWN[path]
+        return Request(kind=kind, cls=cls, path=path[1:])
     bare = path[1:]
     cached_only = bare.startswith("cached-only/")
     if cached_only:

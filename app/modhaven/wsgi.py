@@ -134,6 +134,10 @@ class App:
                 content_type=metrics.CONTENT_TYPE_LATEST,
                 body=metrics.page(self._status.metrics()),
             )
+        elif request.kind is Kind.STATUS:
+            # In the words of nginx's stub_status, which counts the request that asks, too.
+            active = metrics.waiting_for_upstreams() + 1
+            answer = Answer(status=200, body=f"Active connections: {active}\nWaiting: 0\n".encode())
         elif request.cls is Class.LOCAL:
             verbose = environ.get("QUERY_STRING") == "verbose"
             answer = self._local(request, request_id, verbose=verbose)

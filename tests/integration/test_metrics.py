@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import FakeUpstream, Reply
 from tests.integration.test_app_go import Server, Servers, serve
 from tests.unit.test_wsgi import BASE, MOD, ZIP, make_zip
+
+from modhaven.pool.nginx import in_flight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,3 +132,24 @@ def test_readiness_in_short_is_one_word(serve: Servers, fake: FakeUpstream) -> N
     assert draining.status_code == 503
     assert "draining" in draining.text
     assert "zip requests waiting for upstreams: 0 of 256 at most" in draining.text
+
+
+def test_what_all_workers_work_on_is_told_in_the_words_of_nginx(
+    serve: Servers, fake: FakeUpstream
+) -> None:
+    server = serve(fake.url, sumdb="off", workers=3)
+    go_on = threading.Event()
+    fake.script(f"{BASE}.zip", Reply(body=ZIP, after=go_on))
+    fake.script(f"{BASE}.mod", Reply(body=MOD, after=go_on))
+
+    def busy() -> int | None:
+        return in_flight(server.get("-/status").content)
+
+    assert busy() == 0
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(server.get, f"{BASE}.{kind}") for kind in ("zip", "mod")]
+        # Whichever worker is asked.
+        eventually(lambda: busy() == 2)
+        go_on.set()
+        assert [one.result().status_code for one in asked] == [200, 200]
+    assert busy() == 0
