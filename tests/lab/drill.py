@@ -52,10 +52,12 @@ def module_at_version(path: str) -> str:
 
 def before(scenario: str, state: str) -> None:
     """Make files cold, known or uncached, and what else the scenario wants to find."""
-    if state == "cold":
-        # An earlier fault may have left a mirror out; new processes know nothing of it.
+    if state in ("cold", "known"):
+        # An earlier fault may have left a mirror out, or a list is still being fetched; new
+        # processes know nothing of it.
         for name in cluster.names("backends"):
             remote.run(name, "systemctl", "restart", "modhaven.service")
+    if state == "cold":
         cluster.forget(origin.files())
     if state == "known":
         # What was kept of lists: the store itself must say what it holds.

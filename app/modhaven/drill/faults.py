@@ -59,7 +59,7 @@ HOST_FAULTS = {
     ),
     "leave": Scripts(
         make=(
-            f"touch {_STAY_OUT}"
+            f"touch {_STAY_OUT} && systemctl restart keepalived.service"
             ' && timeout 30 sh -c \'while ip -oneline address | grep -qF " {vip}/";'
             " do sleep 0.1; done' && systemctl stop {units}"
         ),
