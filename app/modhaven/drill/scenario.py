@@ -186,7 +186,7 @@ def run(scenario: Scenario, cluster: Cluster) -> dict[str, Any]:
             lasts=any(one.kind not in faults.MOMENTARY for one in scenario.faults)
             or bool(scenario.playbook),
             victims=frozenset(host.name for host in victims),
-            mirror=plan.mirrors[0] if scenario.target == "mirror" else "",
+            mirror=plan.mirrors[0] if any(one.on == "mirror" for one in scenario.faults) else "",
         )
     if whole is None:
         raise NotWholeError(
