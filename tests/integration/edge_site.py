@@ -23,11 +23,21 @@ from tests.unit.ansible_plugin import load
 from modhaven.pool import nginx, plan, settings
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
 
 _STOP_SECONDS = 10
 _LOG_SECONDS = 5
 YEAR = "public, max-age=31536000, immutable"
+
+
+def answer_once_and_close_under_the_next(server: socket.socket) -> None:
+    """Serve two connections as nginx does in a reload: "ok" once, the next request cut off."""
+    for _ in range(2):
+        with server.accept()[0] as made:
+            made.recv(1 << 16)
+            made.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            made.recv(1 << 16)
 
 
 class Edge:

@@ -15,7 +15,7 @@ import pytest
 import requests
 from tests.bench.loopback import Site, Tools, scratch
 from tests.conftest import Reply
-from tests.integration.edge_site import YEAR, EdgeSite
+from tests.integration.edge_site import YEAR, EdgeSite, answer_once_and_close_under_the_next
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -308,19 +308,10 @@ def test_the_only_sibling_is_left_alone_after_it_said_nothing(two_edges: EdgeSit
 
 def test_a_kept_connection_that_the_only_sibling_closes_costs_nothing(two_edges: EdgeSite) -> None:
     """As its nginx does in a reload: the request that was on its way is sent once more."""
-    held = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     with two_edges as site:
         fail(site, MOD, 502)
         one, two = site.edges["edge1"], site.edges["edge2"]
         two.stop()
-
-        def answer_once_and_close_under_the_next() -> None:
-            for _ in range(2):
-                made = server.accept()[0]
-                with made:
-                    made.recv(1 << 16)
-                    made.sendall(held)
-                    made.recv(1 << 16)
 
         # One connection is one worker.
         with (
@@ -329,7 +320,7 @@ def test_a_kept_connection_that_the_only_sibling_closes_costs_nothing(two_edges:
             requests.Session() as session,
         ):
             server.settimeout(10)
-            ended = sibling.submit(answer_once_and_close_under_the_next)
+            ended = sibling.submit(answer_once_and_close_under_the_next, server)
             answers = [session.get(f"{one.url}{MOD}", timeout=30) for _ in range(2)]
             one.stop()
             ended.result()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from tests.conftest import ROOT
-from tests.integration.edge_site import EdgeSite
+from tests.integration.edge_site import EdgeSite, answer_once_and_close_under_the_next
 
 from modhaven.pool import nginx, plan, settings
 
@@ -33,13 +33,6 @@ def test_the_last_backend_of_a_pool_is_asked_once_more(tmp_path: Path, program: 
     text = nginx.render(ROOT / "templates/nginx/upstream.conf.j2", left, pool.limits)
     (edge.folder / "nginx/modhaven.pool/upstream.conf").write_text(text)
 
-    def answer_once_and_close_under_the_next() -> None:
-        for _ in range(2):
-            with server.accept()[0] as made:
-                made.recv(1 << 16)
-                made.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-                made.recv(1 << 16)
-
     edge.forget()
     edge.start()
     # One connection is one worker.
@@ -49,7 +42,7 @@ def test_the_last_backend_of_a_pool_is_asked_once_more(tmp_path: Path, program: 
         requests.Session() as session,
     ):
         server.settimeout(10)
-        ended = backend.submit(answer_once_and_close_under_the_next)
+        ended = backend.submit(answer_once_and_close_under_the_next, server)
         answers = [session.get(f"{edge.url}/a.b/c/@v/list", timeout=30) for _ in range(2)]
         edge.stop()
         ended.result()

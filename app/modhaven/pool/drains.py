@@ -56,6 +56,9 @@ class Drains:
 
     def remove(self, name: str) -> bool:
         """Let a backend in again; False when it was not out. OSError."""
+        # Not by the name alone, which is also a path.
+        if name not in self.all():
+            return False
         try:
             (self._folder / name).unlink()
         except FileNotFoundError:

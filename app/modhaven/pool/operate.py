@@ -84,8 +84,7 @@ def undrain(options: argparse.Namespace, paths: Paths) -> int:
     if options.reason and found is not None and found.reason != options.reason:
         say(f"{name} stays drained: {found.reason}")
         return 0
-    # Not by the name alone, which is also a path.
-    removed = found is not None and drains.remove(name)
+    removed = drains.remove(name)
     if removed and told.server(name) is None:
         say(f"{name} is in this pool no more; that it was drained is forgotten")
         return 0
