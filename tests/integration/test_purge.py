@@ -43,6 +43,8 @@ def site(upstream: FakeUpstream) -> Iterator[Site]:
 def _nothing_kept(site: Site, upstream: FakeUpstream) -> None:
     upstream.replies.clear()
     purge(site, "--prefix", "example.com", "--pins")
+    # What is no path of a module is below no prefix, and its not-found is kept as well.
+    purge(site, "--negative")
     upstream.counts.clear()
 
 
