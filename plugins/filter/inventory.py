@@ -108,6 +108,20 @@ def _client_ports(variables: Mapping[str, Any]) -> dict[str, str]:
     return ports
 
 
+def _edge_address_problems(edges: list[str], hostvars: HostVars) -> list[str]:
+    """VRRP knows no names, and nginx looks its siblings' up when it starts, or does not start."""
+    problems = []
+    for name in edges:
+        variables, address = hostvars[name], node_address(hostvars[name], name)
+        siblings = len(edges) > 1 and _number(variables.get("edge_sibling_tries", 2))
+        if (siblings or variables.get("vip_address")) and not _is_ip(address):
+            problems.append(
+                f"{name} needs its IP address in 'modhaven_address', {address!r} is a name:"
+                " the VIP and the other edges must not depend on the DNS."
+            )
+    return problems
+
+
 def _edge_problems(edges: list[str], backends: list[str], hostvars: HostVars) -> list[str]:
     problems = []
     for name in edges:
@@ -121,12 +135,6 @@ def _edge_problems(edges: list[str], backends: list[str], hostvars: HostVars) ->
             ports["edge_proxy_protocol_port"] = str(variables["edge_proxy_protocol_port"])
         if len(edges) > 1 and _number(variables.get("edge_sibling_tries", 2)):
             ports["edge_sibling_port"] = str(variables.get("edge_sibling_port", 8446))
-            mutual_tls = boolean(variables.get("modhaven_mtls", True), strict=False)
-            if not mutual_tls and not _is_ip(node_address(variables, name)):
-                problems.append(
-                    f"{name} needs its IP address in 'modhaven_address': without 'modhaven_mtls'"
-                    " the other edges know it by that alone."
-                )
         if name in backends:
             ports["modhaven_backend_port"] = str(variables.get("modhaven_backend_port", 8443))
         for double in _doubles(list(ports.values())):
@@ -210,10 +218,6 @@ def _vip_problems(edges: list[str], hostvars: HostVars, addresses: list[str]) ->
         try:
             inside = ipaddress.ip_address(address) in network
         except ValueError:
-            problems.append(
-                f"{name} needs its IP address in 'modhaven_address':"
-                f" VRRP peers have no use for {address!r}."
-            )
             continue
         if not inside:
             problems.append(
@@ -238,6 +242,7 @@ def inventory_problems(groups: Mapping[str, list[str]], hostvars: HostVars) -> l
         *_group_problems(groups),
         *_name_problems(nodes, hostvars),
         *_backend_problems(backends, hostvars),
+        *_edge_address_problems(edges, hostvars),
         *_edge_problems(edges, backends, hostvars),
         *_proxy_problems(edges, hostvars),
         *_alike_problems(edges, hostvars),

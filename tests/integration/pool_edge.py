@@ -78,6 +78,7 @@ class Backend:
     def __init__(self, folder: Path, pki: Path | None) -> None:
         folder.mkdir()
         self.name = folder.name
+        self.address = "127.0.0.1"
         self.port = free_port()
         self._unready = folder / "unready"
         self._busy = folder / "busy"
@@ -112,7 +113,7 @@ class Backend:
 
     @property
     def entry(self) -> dict[str, Any]:
-        return {"name": self.name, "address": "127.0.0.1", "port": self.port}
+        return {"name": self.name, "address": self.address, "port": self.port}
 
 
 class Load:

@@ -211,6 +211,31 @@ def test_a_new_backend_costs_one_reload_and_only_when_it_is_ready(edge: Edge) ->
     assert len(edge.listed()) == 3
 
 
+def test_names_are_looked_up_by_the_manager_and_one_without_an_address_holds_nothing_up(
+    edge: Edge,
+) -> None:
+    edge.start("b1", "b2", "b3")
+    edge.backends["b1"].address = "localhost"
+    edge.backend("b4").address = "nowhere.invalid"
+    edge.write_pool()
+    edge.wait("b4 looked for", lambda told: bool(told.servers[3:] and told.servers[3].error))
+    assert edge.server("b4").error == "its address cannot be resolved"
+    edge.wait_state("b1", "up")
+    (line,) = [line for line in edge.listed() if line.endswith("  # b1 (localhost)")]
+    assert line.split()[1] == f"127.0.0.1:{edge.backends['b1'].port}"
+    edge.backends["b2"].signal(signal.SIGSTOP)
+    edge.wait_state("b2", "down")
+    edge.backends["b2"].signal(signal.SIGCONT)
+    edge.wait_state("b2", "up")
+    assert len(edge.listed()) == 3
+    # The next manager takes the address for what it was.
+    edge.stop_daemon()
+    edge.start_daemon()
+    began = time.time()
+    told = edge.wait("two seconds of rounds", lambda told: told.time > began + 2)
+    assert (told.reloads, told.error, set(edge.answers())) == (0, "", {"b1", "b2", "b3"})
+
+
 def test_a_flapping_backend_causes_at_most_a_reload_every_two_seconds(
     edge: Edge, say: Callable[[str], None]
 ) -> None:

@@ -74,11 +74,12 @@ def test_no_vip_is_right() -> None:
     assert problems(edge1=no_vip, edge2=no_vip) == []
 
 
-def test_addresses_may_be_names_when_there_is_no_vip() -> None:
+def test_addresses_may_be_names_except_of_several_edges() -> None:
     assert (
         problems(
+            groups={"edges": ["edge1"]},
             edge1={"ansible_host": "edge1.corp.example", "vip_address": None},
-            edge2={"ansible_host": "edge2.corp.example", "vip_address": None},
+            backend1={"ansible_host": "backend1.corp.example"},
         )
         == []
     )
@@ -273,11 +274,11 @@ def test_the_ports_that_edges_have_when_there_are_several() -> None:
     assert "'edge_https_port' and 'edge_proxy_protocol_port' of edge1" in the_problem(edge1=given)
 
 
-def test_edges_without_mutual_tls_know_each_other_by_address() -> None:
-    plain = {"modhaven_mtls": False, "vip_address": ""}
+def test_edges_know_each_other_by_address() -> None:
+    plain = {"vip_address": ""}
     named = plain | {"ansible_host": "edge2.corp.example"}
     (problem,) = problems(edge1=plain, edge2=named)
-    assert problem.startswith("edge2 needs its IP address in 'modhaven_address': without ")
+    assert problem.startswith("edge2 needs its IP address in 'modhaven_address', 'edge2.corp")
     alone = {"edge_sibling_tries": 0}
     assert problems(edge1=plain | alone, edge2=named | alone) == []
     assert problems(edge1=plain, edge2=named, groups={"edges": ["edge2"]}) == []

@@ -28,7 +28,7 @@ class FakeProber:
     made: list[str]
     closed: list[str]
 
-    def __init__(self, server: Server, _tls: object, _seconds: float) -> None:
+    def __init__(self, server: Server, _tls: object, _seconds: float, _address: str) -> None:
         self._name = server.name
         self.made.append(server.name)
 

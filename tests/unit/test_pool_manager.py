@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -62,8 +64,9 @@ class Edge:
         shutil.copy(ROOT / "templates/nginx/upstream.conf.j2", self.paths.template)
         self.write("a", "b", "c")
 
-    def write(self, *names: str, **more: Any) -> None:
-        lines = [f"- {{name: {name}, address: 127.0.0.1, port: 80}}" for name in names]
+    def write(self, *names: str, at: Mapping[str, str] | None = None, **more: Any) -> None:
+        places = dict.fromkeys(names, "127.0.0.1") | dict(at or {})
+        lines = [f"- {{name: {name}, address: {places[name]}, port: 80}}" for name in names]
         lines = ["servers:", *lines, *(f"{key}: {value}" for key, value in more.items())]
         self.paths.config.write_text("\n".join(lines))
 
@@ -81,9 +84,11 @@ class Edge:
         assert found is not None
         return found
 
+    def pool(self) -> str:
+        return (self.paths.nginx / "modhaven.pool/upstream.conf").read_text()
+
     def asked(self) -> str:
-        text = (self.paths.nginx / "modhaven.pool/upstream.conf").read_text()
-        names = (one["name"] for one in manager._LISTED.finditer(text) if not one["out"])
+        names = (one["name"] for one in manager._LISTED.finditer(self.pool()) if not one["out"])
         # Who is left alone is there twice.
         return " ".join(dict.fromkeys(names))
 
@@ -377,6 +382,37 @@ def test_the_initial_pool_leaves_out_who_is_drained(edge: Edge) -> None:
     Drains(edge.paths.drained).add("b", "x")
     assert manager.initial(edge.paths)
     assert edge.asked() == "a c"
+
+
+def test_names_become_addresses_and_one_that_has_none_waits(edge: Edge) -> None:
+    shutil.rmtree(edge.paths.nginx)
+    edge.write("a", "b", at={"a": "localhost", "b": "nowhere.invalid"})
+    assert manager.initial(edge.paths)
+    assert edge.asked() == "a"
+    (listed,) = manager._LISTED.finditer(edge.pool())
+    assert listed["looked_up"] == "localhost"
+    assert ip_address(listed["address"]).is_loopback
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("10.0.3.1:80 max_fails=0;  # a (a.example)", Seen(state="up", address="10.0.3.1")),
+        ("[fd00::1]:80 max_fails=0 down;  # a (a.example): down",
+         Seen(state="down", address="fd00::1")),
+        # By another name it may be somewhere else by now.
+        ("10.0.3.1:80 max_fails=0;  # a (old.example)", Seen(state="up")),
+        # As an older release wrote it.
+        ("a.example:80 max_fails=0;  # a", Seen(state="up")),
+    ],
+)  # fmt: skip
+def test_what_nginx_was_told_is_known_to_the_next_manager(
+    edge: Edge, line: str, seen: Seen
+) -> None:
+    edge.write("a", at={"a": "a.example"})
+    (edge.paths.nginx / "modhaven.pool/upstream.conf").write_text(f"    server {line}\n")
+    known = edge.start()._listed()
+    assert known == {"a": replace(seen, since=known["a"].since)}
 
 
 def test_metrics_say_what_the_status_says(edge: Edge) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -105,6 +106,17 @@ def test_backups_stay_backups_until_they_are_promoted() -> None:
     busy = make(states, promote=True)
     assert [place.server.backup for place in busy.places] == [False, False, False]
     assert (asked(busy), busy.promoted, quiet.promoted) == ("a b", True, False)
+
+
+def test_who_has_no_address_is_asked_only_where_nobody_has_one() -> None:
+    """nginx would refuse the whole pool."""
+    a, b = (replace(server, address=f"{server.name}.invalid") for server in servers("a", "b"))
+    (c,) = servers("c")
+    for pool, who in (((a, b, c), "c"), ((a, b), "a b")):
+        made = plan.make(
+            pool, dict.fromkeys("abc", "joining"), drained=(), max_removed_share=0.7, promote=False
+        )
+        assert asked(made) == who
 
 
 def test_a_backup_is_one_of_those_that_are_left() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.conftest import FakeUpstream, Reply
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     Serve = Callable[[Callable[[socket.socket], None]], str]
 
     class MakeProber(Protocol):
-        def __call__(self, name: str, *, seconds: float = ..., tls: TLS | None = ...) -> Prober: ...
+        def __call__(
+            self, name: str, *, seconds: float = ..., tls: TLS | None = ..., address: str = ...
+        ) -> Prober: ...
 
 
 STATUS = b"Active connections: 5 \nReading: 0 Writing: 3 Waiting: 2 \n"
@@ -31,9 +34,12 @@ STATUS = b"Active connections: 5 \nReading: 0 Writing: 3 Waiting: 2 \n"
 def prober() -> Iterator[MakeProber]:
     made = []
 
-    def make(name: str, *, seconds: float = 1.0, tls: TLS | None = None) -> Prober:
-        address, _, port = name.rpartition(":")
-        made.append(Prober(Server(name="b", address=address, port=int(port)), tls, seconds))
+    def make(
+        name: str, *, seconds: float = 1.0, tls: TLS | None = None, address: str = ""
+    ) -> Prober:
+        host, _, port = name.rpartition(":")
+        server = Server(name="b", address=host, port=int(port))
+        made.append(Prober(server, tls, seconds, address))
         return made[-1]
 
     yield make
@@ -115,6 +121,58 @@ def test_nobody_listens(prober: MakeProber, refused_url: str) -> None:
 
 def test_a_name_that_is_none(prober: MakeProber) -> None:
     assert prober("nowhere.invalid:80").ask().error == "its address cannot be resolved"
+
+
+class Names:
+    """A DNS with one name in it, ``backend.example``; without an address it fails."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.address = ""
+        self.asked = 0
+        self._real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
+
+    def _look_up(self, host: str, *more: Any, **options: Any) -> object:
+        if host != "backend.example":
+            return self._real(host, *more, **options)
+        self.asked += 1
+        if not self.address:
+            raise socket.gaierror
+        return self._real(self.address, *more, **options)
+
+
+def test_a_backend_found_once_is_found_without_the_dns(
+    monkeypatch: pytest.MonkeyPatch, prober: MakeProber, fake: FakeUpstream
+) -> None:
+    fake.script("readyz", Reply())
+    names = Names(monkeypatch)
+    asked = prober(f"backend.example:{fake.name.rpartition(':')[2]}")
+    answer = asked.ask()
+    assert (answer.error, answer.address) == ("its address cannot be resolved", "")
+    names.address = "127.0.0.1"
+    answer = asked.ask()
+    assert (answer.error, answer.address) == ("", "127.0.0.1")
+    names.address, names.asked = "", 0
+    asked.close()
+    assert asked.ask() == replace(answer, in_flight_at=asked.ask().in_flight_at)
+    assert names.asked == 0
+
+
+def test_a_backend_that_moved_is_looked_up_again(
+    monkeypatch: pytest.MonkeyPatch, prober: MakeProber, raw: Serve
+) -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    port = int(raw(answer).rpartition(":")[2])
+    names = Names(monkeypatch)
+    asked = prober(f"backend.example:{port}", address="127.0.0.9")
+    # Nobody is there, and nobody knows better.
+    assert asked.ask().error == "connection refused"
+    assert asked.ask().error == "connection refused"
+    names.address = "127.0.0.1"
+    told = asked.ask()
+    assert (told.error, told.address) == ("", "127.0.0.1")
 
 
 def test_an_idle_connection_that_it_closed_says_nothing_about_it(

@@ -84,7 +84,9 @@ class _Watched:
         self._pause = max(
             config.probe.interval_seconds, len(config.servers) / _MOST_PROBES_A_SECOND
         )
-        self._prober = Prober(server, config.tls, config.probe.timeout_seconds)
+        self._prober = Prober(
+            server, config.tls, config.probe.timeout_seconds, self.health.seen.address
+        )
         self._on_change = on_change
         self._thread = threading.Thread(target=self._run, name=f"probe {server.name}", daemon=True)
         self._begun: float | None = None

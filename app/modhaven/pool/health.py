@@ -18,7 +18,7 @@ class Seen:
 
     ``state`` is up, down, or joining when it was never ready yet. ``error`` is why it was last not
     ready, at ``error_at``. ``in_flight`` is how many requests it worked on at ``in_flight_at``,
-    None where it did not say.
+    None where it did not say. ``address`` is where it last answered, empty while it never has.
     """
 
     state: str = "joining"
@@ -27,6 +27,7 @@ class Seen:
     error_at: float = 0.0
     in_flight: int | None = None
     in_flight_at: float = 0.0
+    address: str = ""
 
 
 class Health:
@@ -46,7 +47,12 @@ class Health:
             state = self._after(answer)
             now = time.time()
             before = self.seen
-            seen = replace(before, in_flight=answer.in_flight, in_flight_at=answer.in_flight_at)
+            seen = replace(
+                before,
+                in_flight=answer.in_flight,
+                in_flight_at=answer.in_flight_at,
+                address=answer.address or before.address,
+            )
             if answer.error:
                 seen = replace(seen, error=answer.error, error_at=now)
             if state != before.state:

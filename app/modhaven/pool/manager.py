@@ -9,7 +9,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from modhaven.checks import ConfigError
-from modhaven.pool import files, nginx, plan, settings, status
+from modhaven.pool import files, names, nginx, plan, settings, status
 from modhaven.pool.backends import Backends
 from modhaven.pool.drains import Drain, Drains
 from modhaven.pool.health import Seen
@@ -27,9 +27,13 @@ log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.25
 # Nothing has changed: told all the same, so that in-flight figures are new.
 _TELL_SECONDS = 1.0
-# As upstream.conf.j2 writes them: "server …;  # backend1", with ": reason" where it is not asked. A
-# backup that rests was well.
-_LISTED = re.compile(r"^\s*server [^#]*;  # (?P<name>[^\s:]+)(?P<out>: (?!resting))?", re.MULTILINE)
+# As upstream.conf.j2 writes them: "server address:port …;  # backend1", then " (name)" where that
+# was looked up, and ": reason" where it is not asked. A backup that rests was well.
+_LISTED = re.compile(
+    r"^\s*server \[?(?P<address>[^\s#\]]+)\]?:\d+[^#]*;  # (?P<name>[^\s:]+)"
+    r"(?: \((?P<looked_up>[^\s)]+)\))?(?P<out>: (?!resting))?",
+    re.MULTILINE,
+)
 
 
 def initial(paths: Paths) -> bool:
@@ -41,9 +45,10 @@ def initial(paths: Paths) -> bool:
     config = settings.load(paths.config)
     if server.live():
         return False
+    servers = [names.look_up(one) if names.is_name(one.address) else one for one in config.servers]
     whole = plan.make(
-        config.servers,
-        {one.name: "up" for one in config.servers},
+        servers,
+        {one.name: "joining" if names.is_name(one.address) else "up" for one in servers},
         drained=Drains(paths.drained).all(),
         max_removed_share=config.max_removed_share,
         promote=False,
@@ -85,11 +90,7 @@ class Manager:
         self._config_stamp = files.stamp(paths.config)
         self._config = settings.load(paths.config)
         self._demand = self._usual_demand()
-        listed = _LISTED.finditer(self._publisher.live)
-        self._backends.configure(
-            self._config,
-            {one["name"]: Seen(state="down" if one["out"] else "up") for one in listed},
-        )
+        self._backends.configure(self._config, self._listed())
 
     def run(self, *, stopped: Event, alive: Callable[[], None]) -> None:
         """Work until ``stopped``; ``alive`` is called after each round."""
@@ -116,7 +117,7 @@ class Manager:
             log.info("backups %s", "serve too" if self._demand.surging else "are backups again")
         seen = self._backends.seen()
         made = plan.make(
-            self._config.servers,
+            [names.located(one, seen[one.name].address) for one in self._config.servers],
             {name: one.state for name, one in seen.items()},
             drained=self._drained,
             max_removed_share=self._config.max_removed_share,
@@ -128,6 +129,17 @@ class Manager:
             log.warning("too few are ready: %s", "others are asked too" if made.kept else "no more")
         self._publisher.offer(made, self._config)
         self._tell(made, seen, began)
+
+    def _listed(self) -> dict[str, Seen]:
+        """Return what nginx was told last of each backend, its address only if by the same name."""
+        configured = {one.name: one.address for one in self._config.servers}
+        return {
+            one["name"]: Seen(
+                state="down" if one["out"] else "up",
+                address=one["address"] if one["looked_up"] == configured.get(one["name"]) else "",
+            )
+            for one in _LISTED.finditer(self._publisher.live)
+        }
 
     def _usual_demand(self) -> Demand:
         # The watchdog may have ended the last manager in the middle of a surge.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from modhaven.pool.names import is_name
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -53,8 +55,9 @@ def make(
 
     ``max_removed_share`` is of those who would be asked if all were well: a drained backend is out
     because somebody said so, and one that joins was never in. A pool in which nobody would be asked
-    is no pool: then everyone is who was not drained, or else everyone. nginx knows no backups where
-    it balances by hash: there they rest, out of the pool, while another server is asked.
+    is no pool: then everyone is who was not drained, or else everyone, without those whose name has
+    no address. nginx knows no backups where it balances by hash: there they rest, out of the pool,
+    while another server is asked.
     """
     candidates = [server for server in servers if server.name not in drained]
     failed = sum(states[server.name] == "down" for server in candidates)
@@ -70,7 +73,9 @@ def make(
     places = [Place(server=server, reason=reason(server)) for server in servers]
     if not any(place.asked for place in places):
         # nginx itself finds out who answers.
-        asked = {server.name for server in candidates or servers}
+        anyone = candidates or servers
+        found = [server for server in anyone if not is_name(server.address)]
+        asked = {server.name for server in found or anyone}
         places = [
             replace(place, reason="" if place.server.name in asked else place.reason)
             for place in places

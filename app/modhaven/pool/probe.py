@@ -29,12 +29,13 @@ class Answer:
     """One probe's outcome; ``error`` is empty when the backend is ready, else a few words.
 
     ``in_flight`` is the requests it worked on at ``in_flight_at`` (seconds since the epoch, of the
-    moment it was asked); None where it did not say.
+    moment it was asked); None where it did not say. ``address`` is where it was found.
     """
 
     error: str = ""
     in_flight: int | None = None
     in_flight_at: float = 0.0
+    address: str = ""
 
 
 class _SilentError(Exception):
@@ -44,10 +45,15 @@ class _SilentError(Exception):
 class Prober:
     """The connection to one backend; it stays open from probe to probe."""
 
-    def __init__(self, server: Server, tls: TLS | None, timeout_seconds: float) -> None:
-        """Bind a backend to its TLS and time bound; nothing is opened yet."""
+    def __init__(
+        self, server: Server, tls: TLS | None, timeout_seconds: float, address: str = ""
+    ) -> None:
+        """Bind a backend to its TLS and time bound; nothing is opened yet.
+
+        ``address`` is where it answered earlier.
+        """
         self._seconds = timeout_seconds
-        self._connection = _Connection(server.address, server.port, tls)
+        self._connection = _Connection(server, tls, address)
         self._busy: int | None = None
         self._busy_at = 0.0
         self._busy_due = -float("inf")
@@ -68,7 +74,12 @@ class Prober:
         except _SilentError as silence:
             error = str(silence)
             self._busy, self._busy_at, self._busy_due = None, time.time(), -float("inf")
-        return Answer(error=error, in_flight=self._busy, in_flight_at=self._busy_at)
+        return Answer(
+            error=error,
+            in_flight=self._busy,
+            in_flight_at=self._busy_at,
+            address=self._connection.address,
+        )
 
     def close(self) -> None:
         """Close the connection."""
@@ -106,11 +117,17 @@ class Prober:
 
 
 class _Connection(http.client.HTTPConnection):
-    """Over TLS where the pool has it; the certificate is for the pool's name, not the address."""
+    """Over TLS where the pool has it; the certificate is for the pool's name, not the address.
 
-    def __init__(self, address: str, port: int, tls: TLS | None) -> None:
-        super().__init__(address, port)
+    A backend known by a name is found without it where it answered last, at ``address``: neither
+    it nor an edge is lost with the DNS. The name is looked up when nobody answers there.
+    """
+
+    def __init__(self, server: Server, tls: TLS | None, address: str) -> None:
+        super().__init__(server.address, server.port)
         self._tls = tls
+        self.address = address
+        self._sure = bool(address)
 
     def bound(self, end: float) -> None:
         """Let what follows take until ``end`` (monotonic). TimeoutError when that has passed."""
@@ -121,7 +138,8 @@ class _Connection(http.client.HTTPConnection):
             self.sock.settimeout(self.timeout)
 
     def connect(self) -> None:
-        plain = socket.create_connection((self.host, self.port), self.timeout)
+        sure, self._sure = self._sure, False
+        plain = self._open(sure=sure)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = plain
         if self._tls is not None:
@@ -129,6 +147,18 @@ class _Connection(http.client.HTTPConnection):
             context = ssl.create_default_context(cafile=self._tls.ca_file)
             context.load_cert_chain(self._tls.certificate_file, self._tls.key_file)
             self.sock = context.wrap_socket(plain, server_hostname=self._tls.name)
+        self.address, self._sure = str(self.sock.getpeername()[0]), True
+
+    def _open(self, *, sure: bool) -> socket.socket:
+        known = (self.address, self.port)
+        if sure:
+            return socket.create_connection(known, self.timeout)
+        try:
+            return socket.create_connection((self.host, self.port), self.timeout)
+        except socket.gaierror:
+            if not self.address:
+                raise
+            return socket.create_connection(known, self.timeout)
 
 
 def _first_line(body: bytes) -> str:

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One backend of the inventory."""
+    """One backend of the inventory. ``looked_up``: the name whose ``address`` this is, if any."""
 
     name: str
     address: str
     port: int
     weight: int = 1
     backup: bool = False
+    looked_up: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

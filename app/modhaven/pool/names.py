@@ -1,0 +1,40 @@
+"""Backends that the inventory has by name: nginx is given their addresses.
+
+nginx looks names up while it loads its configuration, and loads nothing where one of them has no
+address: no change of the pool, and after a restart not even the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modhaven.pool.settings import Server
+
+
+def is_name(address: str) -> bool:
+    """Tell whether ``address`` has to be looked up."""
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return True
+    return False
+
+
+def located(server: Server, address: str) -> Server:
+    """Return the server at ``address``, empty where that is not known yet; its name is kept."""
+    if not address or not is_name(server.address):
+        return server
+    return replace(server, address=address, looked_up=server.address)
+
+
+def look_up(server: Server) -> Server:
+    """Return the server at the address its name has now, unchanged where it has none."""
+    with contextlib.suppress(OSError):
+        found = socket.getaddrinfo(server.address, server.port, type=socket.SOCK_STREAM)
+        return located(server, str(found[0][4][0]))
+    return server
