@@ -23,19 +23,16 @@ def test_a_second_run_changes_nothing_on_any_host() -> None:
     assert "See whether this release is installed" not in run.output
 
 
-def test_check_mode_with_diff_passes_on_deployed_hosts_and_foresees_no_change() -> None:
-    run = play("site.yml", LAB, "--check", "--diff")
-    assert run.ok, run.output
-    assert run.changed() == {}, run.output
-
-
-def test_check_mode_shows_what_would_change_and_passes_before_the_app_is_upgraded() -> None:
+def test_check_mode_with_diff_shows_what_would_change_and_nothing_else() -> None:
+    """Also before the app is upgraded: what would be installed is not there yet."""
     release = "/opt/modhaven/releases/next"
     changes = ("-e", "edge_pool_keepalive=17", "-e", f"_app_release_dir={release}")
     run = play("site.yml", LAB, "--check", "--diff", *changes)
     assert run.ok, run.output
     assert "+  keepalive: 17" in run.output
-    assert set(run.changed()) == {*cluster.names("backends"), *cluster.names("edges")}
+    # The four steps of a new release; on an edge what it gives the pool manager besides.
+    backends, edges = cluster.names("backends"), cluster.names("edges")
+    assert run.changed() == dict.fromkeys(backends, 4) | dict.fromkeys(edges, 5)
     for edge in cluster.names("edges"):
         assert "keepalive 17;" not in remote.run(edge, "nginx", "-T").stdout
     for host in run.changed():
@@ -57,16 +54,13 @@ def test_the_app_takes_a_new_configuration_without_being_restarted() -> None:
     process, before = app_process(backend), workers(backend)
     option = ("-e", "backend_not_found_seconds=61")
     try:
-        run = play("site.yml", LAB, *option)
+        run = play("site.yml", LAB, "--tags", "backend", *option)
         assert run.ok, run.output
         assert set(run.changed()) == set(cluster.names("backends"))
         assert app_process(backend) == process
         remote.wait_until("new workers", lambda: not before & workers(backend), timeout=60)
         answer = get(cluster.vip(), "/example.com/modhaven-has-none-such/@v/v1.0.0.info")
         assert "max-age=61" in answer.headers["cache-control"]
-        again = play("site.yml", LAB, "--tags", "backend", *option)
-        assert again.ok, again.output
-        assert again.changed() == {}, again.output
     finally:
         assert play("site.yml", LAB, "--tags", "backend").ok
 

@@ -6,18 +6,18 @@ import hashlib
 import json
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.conftest import FakeUpstream, Reply
 
-from modhaven.drill import observe
+from modhaven.drill import observe, watch
 from modhaven.drill.hosts import Host, HostError
 from modhaven.drill.observe import Builds, Clocks, Edges, Loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 HERE = Host(name="here", address="127.0.0.1", groups=frozenset({"edges", "clients"}))
 BODY = b"ready\n"
@@ -63,20 +63,41 @@ def test_a_host_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.Monke
         Clocks([HERE])
 
 
-def test_whole_is_waited_for_and_dated_by_what_the_edge_saw(status: Path, port: int) -> None:
+def test_whole_is_waited_for_and_dated_by_what_the_edge_saw(
+    status: Path, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(status, backend1="down", backend2="up")
     up = frozenset({"backend1", "backend2"})
     edges = Edges([HERE], Clocks([HERE]), vip="127.0.0.1", port=port)
     try:
         assert edges.holders() == ["here"]
-        assert edges.wait_until_whole(up=up, again=(), seconds=0.3) is None
+        assert edges.wait_until_whole(up=up, seconds=0.3) is None
         before = time.time()
         write(status, backend1="up", backend2="up")
-        since = edges.wait_until_whole(up=up, again=(), seconds=20)
+        since = edges.wait_until_whole(up=up, seconds=20)
         assert since is not None
         assert before - 0.1 < since < time.time() + 0.1
         # Watched anew, as an edge that was gone.
-        assert edges.wait_until_whole(up=up, again=["here"], seconds=20) is not None
+        before = time.time()
+        since = edges.wait_until_whole(up=up, again=["here"], seconds=20)
+        assert since is not None
+        assert since > before
+        # It goes down only after somebody has looked.
+        boot = edges._last["here"].boot
+        later = iter([HERE, HERE])
+
+        def reboot(_clocks: Clocks, _host: Host, moment: float) -> float:
+            if next(later, None) is None:
+                monkeypatch.setattr(watch, "__file__", str(rebooted))
+            return moment
+
+        rebooted = tmp_path / "watch.py"
+        text = Path(watch.__file__).read_text()
+        rebooted.write_text(text.replace('f"{machine}/{began}"', '"another"'))
+        monkeypatch.setattr(Clocks, "here", reboot)
+        since = edges.wait_until_whole(up=up, again=["here"], rebooted=["here"], seconds=20)
+        assert since is not None
+        assert edges._last["here"].boot == "another" != boot
     finally:
         edges.close()
     assert [sorted(look.asked) for look in edges.looks][:2] == [["backend2"], sorted(up)]

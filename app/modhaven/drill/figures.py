@@ -48,10 +48,14 @@ class Build:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What an edge saw from ``time`` on; ``asked`` is the backends in the pool of its nginx."""
+    """What an edge saw from ``time`` on; ``asked`` is the backends in the pool of its nginx.
+
+    ``boot`` tells one start of the edge from another.
+    """
 
     edge: str
     time: float
+    boot: str = ""
     vip: bool
     answers: bool
     published: bool

@@ -85,6 +85,8 @@ class Edges:
         self._plan = {"vip": vip, "status": STATUS, "port": port}
         self._changed = threading.Condition()
         self._programs: dict[str, Program] = {}
+        # How many looks there were when the watch of each edge began.
+        self._began: dict[str, int] = {}
         try:
             for edge in edges:
                 self._watch(edge)
@@ -98,21 +100,28 @@ class Edges:
             return dict(self._last)
 
     def wait_until_whole(
-        self, *, up: frozenset[str], again: Sequence[str], seconds: float
+        self,
+        *,
+        up: frozenset[str],
+        seconds: float,
+        again: Sequence[str] = (),
+        rebooted: Sequence[str] = (),
     ) -> float | None:
         """Wait until the edges see all well, and give the moment; None when they do not.
 
-        ``again`` are edges that were hit: their watch is begun anew, when they are there again.
+        ``again`` are edges that were hit: their watch is begun anew, when they are there again;
+        of ``rebooted`` ones not before they have started anew.
         """
         deadline = time.monotonic() + seconds
+        before = {name: self._last[name].boot for name in rebooted}
         for name in again:
-            self._programs.pop(name).kill()
-            with self._changed:
-                self._last.pop(name, None)
+            self._watch_no_more(name)
         while time.monotonic() < deadline:
             for name in set(self._edges) - set(self._programs):
                 with contextlib.suppress(HostError):
-                    self._watch(self._edges[name])
+                    if self._watch(self._edges[name]) == before.get(name):
+                        # It has not even gone down yet.
+                        self._watch_no_more(name)
             with self._changed:
                 if len(self._last) == len(self._edges) and is_whole(
                     self._last, up=up, vip=bool(self._plan["vip"])
@@ -132,7 +141,9 @@ class Edges:
 
     def _whole_since(self, name: str, up: frozenset[str]) -> float:
         since = self._last[name].time
-        for look in reversed([look for look in self.looks if look.edge == name]):
+        # What an earlier watch saw says nothing about the time between the two.
+        looks = self.looks[self._began[name] :]
+        for look in reversed([look for look in looks if look.edge == name]):
             if not (look.answers and look.published and up <= look.up):
                 break
             if look.vip != self._last[name].vip:
@@ -140,10 +151,13 @@ class Edges:
             since = look.time
         return since
 
-    def _watch(self, edge: Host) -> None:
+    def _watch(self, edge: Host) -> str:
+        """Begin to watch, and give the edge's boot; HostError."""
+
         def told(line: dict[str, Any]) -> None:
             self._note(edge, line)
 
+        self._began[edge.name] = len(self.looks)
         program = Program(
             f"the watch on {edge.name}",
             python(edge, watch, root=True),
@@ -151,17 +165,24 @@ class Edges:
             told=told,
         )
         try:
-            program.first(10)
+            boot = str(program.first(10)["boot"])
         except HostError:
             program.kill()
             raise
         self._programs[edge.name] = program
+        return boot
+
+    def _watch_no_more(self, name: str) -> None:
+        self._programs.pop(name).kill()
+        with self._changed:
+            self._last.pop(name, None)
 
     def _note(self, edge: Host, line: Mapping[str, Any]) -> None:
         pool: Mapping[str, Sequence[Any]] = line["pool"]
         look = Look(
             edge=edge.name,
             time=self._clocks.here(edge, line["time"]),
+            boot=line["boot"],
             vip=line["vip"],
             answers=line["answers"],
             published=line["published"],

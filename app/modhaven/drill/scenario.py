@@ -149,7 +149,7 @@ def run(scenario: Scenario, cluster: Cluster) -> dict[str, Any]:
         edges = Edges(plan.group("edges"), cluster.clocks, vip=plan.vip, port=plan.port)
         stack.callback(edges.close)
         up = frozenset(host.name for host in plan.group("backends"))
-        if edges.wait_until_whole(up=up, again=(), seconds=WHOLE_SECONDS) is None:
+        if edges.wait_until_whole(up=up, seconds=WHOLE_SECONDS) is None:
             raise NotWholeError(f"the cluster is not whole before it: {_how_it_stands(edges)}")
         loads = Loads(
             plan.clients, cluster.clocks, lambda number: cluster.load_plan(cluster.files, number)
@@ -164,15 +164,17 @@ def run(scenario: Scenario, cluster: Cluster) -> dict[str, Any]:
             undone = time.time()
         else:
             fault, undone = _break(scenario, cluster, victims, loads)
+        cut = [
+            (fault_made.kind, host.name)
+            for fault_made in scenario.faults
+            if fault_made.kind in faults.CUTTING
+            for host in _hit(fault_made, victims)
+            if "edges" in host.groups
+        ]
         whole = edges.wait_until_whole(
             up=up,
-            again=[
-                host.name
-                for fault_made in scenario.faults
-                if fault_made.kind in faults.CUTTING
-                for host in _hit(fault_made, victims)
-                if "edges" in host.groups
-            ],
+            again=[name for _, name in cut],
+            rebooted=[name for kind, name in cut if kind == "reboot"],
             seconds=WHOLE_SECONDS,
         )
         time.sleep(AFTER_SECONDS)

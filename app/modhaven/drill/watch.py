@@ -5,8 +5,9 @@ of standard input, and it ends with its input:
 
     {"vip": "10.0.3.100", "status": "/run/modhaven-pool/status.json", "port": 443}
 
-Each line is ``{"time", "vip", "answers", "published", "pool": {name: [state, asked]}}``: whether
-the address is on this host, nginx takes connections, and nginx has this pool.
+Each line is ``{"time", "boot", "vip", "answers", "published", "pool": {name: [state, asked]}}``:
+whether the address is on this host, nginx takes connections, and nginx has this pool. ``boot`` is
+another one after a reboot.
 """
 
 from __future__ import annotations
@@ -54,6 +55,14 @@ def pool(path: str) -> tuple[bool, dict[str, list[object]]]:
     return bool(told["published"]), servers
 
 
+def boot() -> str:
+    """Give what tells one start of this host from another; a container has its host's boot_id."""
+    machine = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    # Field 22 of proc(5), counted from behind the name, which may have spaces: when init began.
+    began = Path("/proc/1/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    return f"{machine}/{began}"
+
+
 def look(plan: dict[str, object]) -> dict[str, object]:
     """Give what is to be seen now."""
     vip = str(plan["vip"])
@@ -77,11 +86,12 @@ def main() -> None:
 
     threading.Thread(target=wait_for_end, daemon=True).start()
     last: dict[str, object] | None = None
+    started = boot()
     while not ended.wait(_EVERY_SECONDS):
         at = time.time()
         seen = look(plan)
         if seen != last:
-            sys.stdout.write(json.dumps({"time": at, **seen}) + "\n")
+            sys.stdout.write(json.dumps({"time": at, "boot": started, **seen}) + "\n")
             sys.stdout.flush()
             last = seen
 
