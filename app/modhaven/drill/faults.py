@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DEADMAN_SECONDS = 120
 RELOADS = 20
 # Over at once: systemd starts again what was killed.
-MOMENTARY = ("kill",)
+MOMENTARY = ("kill", "reboot")
 # The connection to the host goes with them.
 CUTTING = ("link_down", "host_stopped", "reboot")
 _STAY_OUT = "/etc/modhaven/vip-stay-out"
