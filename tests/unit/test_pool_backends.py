@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +28,7 @@ class FakeProber:
     answer: Callable[[str], Answer]
     made: list[str]
     closed: list[str]
+    led: dict[str, list[str]]
 
     def __init__(self, server: Server, _tls: object, _seconds: float, _address: str) -> None:
         self._name = server.name
@@ -35,6 +37,9 @@ class FakeProber:
     def ask(self) -> Answer:
         return FakeProber.answer(self._name)
 
+    def lead_to(self, addresses: list[str]) -> None:
+        self.led[self._name] = addresses
+
     def close(self) -> None:
         self.closed.append(self._name)
 
@@ -42,7 +47,7 @@ class FakeProber:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backends]:
     FakeProber.answer = staticmethod(lambda _name: Answer())
-    FakeProber.made, FakeProber.closed = [], []
+    FakeProber.made, FakeProber.closed, FakeProber.led = [], [], {}
     monkeypatch.setattr(backends, "Prober", FakeProber)
     made = Backends(threading.Event().set)
     yield made
@@ -69,6 +74,19 @@ def test_each_is_probed(watched: Backends) -> None:
     FakeProber.answer = staticmethod(lambda name: Answer(error="no" if name == "b" else ""))
     watched.configure(config("a", "b", "c"), {"b": Seen(state="up")})
     wait("states", lambda: states(watched) == ["up", "down", "up"])
+
+
+def test_where_names_lead_is_looked_up_again_and_again(
+    watched: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "_NAMED_SECONDS", 0.01)
+    found = ["10.0.3.9"]
+    monkeypatch.setattr("modhaven.pool.names.addresses", lambda _server: list(found))
+    by_name = replace(servers("a")[0], address="a.example")
+    watched.configure(PoolConfig(servers=(by_name, *servers("b", "c")[1:]), probe=FAST), {})
+    wait("an address", lambda: FakeProber.led == {"a": ["10.0.3.9"]})
+    found[:] = ["10.0.3.8"]
+    wait("another address", lambda: FakeProber.led == {"a": ["10.0.3.8"]})
 
 
 def test_who_stays_is_left_alone_when_others_change(watched: Backends) -> None:

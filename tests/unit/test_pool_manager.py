@@ -42,7 +42,7 @@ class FakeBackends:
 
     def seen(self) -> dict[str, Seen]:
         return {
-            name: Seen(state=self.states.get(name, seen.state), since=1.0)
+            name: replace(seen, state=self.states.get(name, seen.state), since=1.0)
             for name, seen in self._known.items()
         }
 
@@ -389,9 +389,18 @@ def test_names_become_addresses_and_one_that_has_none_waits(edge: Edge) -> None:
     edge.write("a", "b", at={"a": "localhost", "b": "nowhere.invalid"})
     assert manager.initial(edge.paths)
     assert edge.asked() == "a"
-    (listed,) = manager._LISTED.finditer(edge.pool())
+    (listed, *_) = manager._LISTED.finditer(edge.pool())
     assert listed["looked_up"] == "localhost"
     assert ip_address(listed["address"]).is_loopback
+
+
+def test_without_any_address_there_is_no_initial_pool(edge: Edge) -> None:
+    """It would be refused, and be in place for ever."""
+    shutil.rmtree(edge.paths.nginx)
+    edge.write("a", "b", at={"a": "nowhere.invalid", "b": "double..dot"})
+    with pytest.raises(NginxError, match="no backend of the pool has a name that can be looked"):
+        manager.initial(edge.paths)
+    assert not edge.paths.nginx.exists()
 
 
 @pytest.mark.parametrize(

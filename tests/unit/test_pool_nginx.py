@@ -73,6 +73,17 @@ def test_the_file_can_be_read_at_three_in_the_morning() -> None:
     assert text.endswith(("}\n", "}"))
 
 
+def test_backups_alone_are_none_to_nginx_which_would_refuse_them() -> None:
+    made = Plan(
+        places=(
+            Place(server=Server(name="a", address="10.0.3.1", port=1), reason="joining"),
+            Place(server=Server(name="s", address="10.0.3.2", port=1, backup=True)),
+        )
+    )
+    text = nginx.render(TEMPLATE, made, Limits())
+    assert "    server 10.0.3.2:1 max_fails=0;  # s\n" in text
+
+
 def test_by_hash_nginx_is_told_of_no_backups() -> None:
     made = Plan(
         places=(

@@ -119,6 +119,21 @@ def test_who_has_no_address_is_asked_only_where_nobody_has_one() -> None:
         assert asked(made) == who
 
 
+@pytest.mark.parametrize(
+    ("state", "drained"), [("down", ""), ("joining", ""), ("joining", "a"), ("down", "a")]
+)
+def test_who_is_out_without_an_address_is_not_in_the_file(state: str, drained: str) -> None:
+    """nginx looks up also who is down."""
+    (a,), (_, b, c) = servers("a"), servers("-", "b", "c")
+    pool = (replace(a, address="a.invalid"), b, c)
+    for others, share in (("up", 0.7), ("down", 0.1)):
+        made = plan.make(
+            pool, {"a": state, "b": others, "c": others}, drained=drained.split(),
+            max_removed_share=share, promote=False,
+        )  # fmt: skip
+        assert (made.places[0].reason, asked(made)) == ("joining", "b c")
+
+
 def test_a_backup_is_one_of_those_that_are_left() -> None:
     assert asked(make({"a": "down", "b": "down", "c+": "up"})) == "c"
 

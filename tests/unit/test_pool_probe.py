@@ -169,10 +169,26 @@ def test_a_backend_that_moved_is_looked_up_again(
     asked = prober(f"backend.example:{port}", address="127.0.0.9")
     # Nobody is there, and nobody knows better.
     assert asked.ask().error == "connection refused"
-    assert asked.ask().error == "connection refused"
-    names.address = "127.0.0.1"
+    asked.lead_to(["127.0.0.1"])
     told = asked.ask()
-    assert (told.error, told.address) == ("", "127.0.0.1")
+    assert (told.error, told.address, names.asked) == ("", "127.0.0.1", 0)
+
+
+def test_a_backend_that_moved_is_asked_there_while_another_answers_in_its_old_place(
+    prober: MakeProber, fake: FakeUpstream
+) -> None:
+    fake.script("readyz", Reply())
+    port = int(fake.name.rpartition(":")[2])
+    with socket.create_server(("127.0.0.2", port)) as old:
+        asked = prober(f"backend.example:{port}", address="127.0.0.2", seconds=0.2)
+        assert asked.ask().error == "no answer within 0.2 s"
+        # Both are its addresses: it stays where it is.
+        asked.lead_to(["127.0.0.1", "127.0.0.2"])
+        assert asked.ask().address == "127.0.0.2"
+        asked.lead_to(["127.0.0.1"])
+        told = asked.ask()
+        assert (told.error, told.address) == ("", "127.0.0.1")
+        old.shutdown(socket.SHUT_RDWR)
 
 
 def test_an_idle_connection_that_it_closed_says_nothing_about_it(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # A fault is undone after so long, whatever happened to the drill.
 DEADMAN_SECONDS = 120
 RELOADS = 20
-# Over at once: systemd starts again what was killed.
+# Over at once: systemd starts again what was killed, and the host itself.
 MOMENTARY = ("kill", "reboot")
 # The connection to the host goes with them.
 CUTTING = ("link_down", "host_stopped", "reboot")

@@ -130,6 +130,11 @@ class Edges:
                 self._changed.wait(min(0.5, max(0.0, deadline - time.monotonic())))
         return None
 
+    @property
+    def names(self) -> list[str]:
+        """Give the edges that are watched, or were and will be again."""
+        return list(self._edges)
+
     def holders(self) -> list[str]:
         """Give the edges that have the VIP."""
         return [name for name, look in self.last().items() if look.vip]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BEFORE_SECONDS, AFTER_SECONDS = 3.0, 2.0
 WHOLE_SECONDS = 90.0
+# Firmware takes its time.
+REBOOT_SECONDS = 300.0
 # Longer than any playbook takes; the load is bounded by it.
 MOST_SECONDS = 550.0
 # A host that was switched off has to boot.
@@ -171,11 +173,10 @@ def run(scenario: Scenario, cluster: Cluster) -> dict[str, Any]:
             for host in _hit(fault_made, victims)
             if "edges" in host.groups
         ]
+        rebooted = [name for kind, name in cut if kind == "reboot"]
+        patience = REBOOT_SECONDS if rebooted else WHOLE_SECONDS
         whole = edges.wait_until_whole(
-            up=up,
-            again=[name for _, name in cut],
-            rebooted=[name for kind, name in cut if kind == "reboot"],
-            seconds=WHOLE_SECONDS,
+            up=up, again=[name for _, name in cut], rebooted=rebooted, seconds=patience
         )
         time.sleep(AFTER_SECONDS)
         seen = Seen(
@@ -192,7 +193,7 @@ def run(scenario: Scenario, cluster: Cluster) -> dict[str, Any]:
         )
     if whole is None:
         raise NotWholeError(
-            f"the cluster was not whole again {WHOLE_SECONDS:g} s later: {_how_it_stands(edges)}"
+            f"the cluster was not whole again {patience:g} s later: {_how_it_stands(edges)}"
         )
     found = measure(seen)
     checks = judge(found, cluster.targets[scenario.target])
@@ -325,10 +326,11 @@ def _play(scenario: Scenario, plan: Plan) -> None:
 
 
 def _how_it_stands(edges: Edges) -> str:
-    looks = edges.last().values()
+    looks = edges.last()
     told = [
         f"{look.edge} {'answers' if look.answers else 'does not answer'},"
         f" {'has the VIP, ' if look.vip else ''}finds up: {', '.join(sorted(look.up)) or 'nobody'}"
-        for look in looks
+        for look in looks.values()
     ]
-    return "; ".join(told) or "no edge can be watched"
+    told += [f"{name} cannot be watched" for name in edges.names if name not in looks]
+    return "; ".join(told)

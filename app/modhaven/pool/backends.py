@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from modhaven.pool import names
 from modhaven.pool.health import Health, Seen
 from modhaven.pool.probe import Answer, Prober
 
@@ -22,6 +23,8 @@ _JITTER = 0.1
 _UNSETTLED_SHARE = 0.2
 # More would take most of a core; with a thousand backends the pause is a second, whatever is asked.
 _MOST_PROBES_A_SECOND = 1000
+# Where a name leads is looked up so often; not by the thread that probes, which a DNS may hold.
+_NAMED_SECONDS = 20.0
 # Sockets bound each wait, not their sum: an answer that trickles in, or a resolver that is silent.
 _LATE_TIMEOUTS = 2
 
@@ -88,6 +91,7 @@ class _Watched:
             server, config.tls, config.probe.timeout_seconds, self.health.seen.address
         )
         self._on_change = on_change
+        self._server = server
         self._thread = threading.Thread(target=self._run, name=f"probe {server.name}", daemon=True)
         self._begun: float | None = None
         self._late_at = 0.0
@@ -96,6 +100,9 @@ class _Watched:
         """Begin, where it has not begun."""
         if self._thread.ident is None:
             self._thread.start()
+            if names.is_name(self._server.address):
+                name = f"look up {self._server.name}"
+                threading.Thread(target=self._look_up, name=name, daemon=True).start()
 
     def judge_late(self, now: float) -> None:
         """Count a probe that does not end as a bad answer; again for each such time it takes."""
@@ -119,6 +126,10 @@ class _Watched:
             due = begun + self._pause * share * spread
             wait = max(0.0, due - time.monotonic())
         self._prober.close()
+
+    def _look_up(self) -> None:
+        while not self.stopped.wait(_NAMED_SECONDS):
+            self._prober.lead_to(names.addresses(self._server))
 
     def _ask(self) -> Answer:
         try:

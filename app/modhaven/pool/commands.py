@@ -70,7 +70,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     )
     check = command("check", _check, "check a pool.yml")
     check.add_argument("file", type=Path, metavar="FILE")
-    command("render", _render, "give nginx a pool of all backends where it has none yet")
+    command("render", _render, "give nginx a pool where it has none yet")
     daemon = command("run", _run, "run the pool manager (systemd does)")
     daemon.add_argument(
         "--nginx-status", type=int, default=8445, metavar="PORT",
@@ -96,7 +96,7 @@ def _render(_options: argparse.Namespace, paths: Paths) -> int:
     from modhaven.pool import manager  # noqa: PLC0415 - as above
 
     new = manager.initial(paths)
-    operate.say("the pool has all backends now" if new else "nginx has a pool already")
+    operate.say("nginx has a pool now" if new else "nginx has a pool already")
     return 0
 
 

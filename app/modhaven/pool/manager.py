@@ -37,7 +37,7 @@ _LISTED = re.compile(
 
 
 def initial(paths: Paths) -> bool:
-    """Give nginx a pool of everyone where it has none yet; tell whether it was needed.
+    """Give nginx a pool of everyone with an address where it has none; tell whether it had none.
 
     Raises ConfigError, NginxError, OSError.
     """
@@ -45,7 +45,15 @@ def initial(paths: Paths) -> bool:
     config = settings.load(paths.config)
     if server.live():
         return False
-    servers = [names.look_up(one) if names.is_name(one.address) else one for one in config.servers]
+    servers = [
+        names.located(one, next(iter(names.addresses(one)), ""))
+        if names.is_name(one.address)
+        else one
+        for one in config.servers
+    ]
+    if all(names.is_name(one.address) for one in servers):
+        # nginx would refuse it, and find it in place the next time.
+        raise nginx.NginxError("no backend of the pool has a name that can be looked up")
     whole = plan.make(
         servers,
         {one.name: "joining" if names.is_name(one.address) else "up" for one in servers},
@@ -196,7 +204,10 @@ class Manager:
             reloads=self._publisher.reloads,
             servers=tuple(
                 status.of_server(
-                    one, seen[one.name], out=place.reason, drain=self._drained.get(one.name)
+                    names.located(one, seen[one.name].address),
+                    seen[one.name],
+                    out=place.reason,
+                    drain=self._drained.get(one.name),
                 )
                 for one, place in zip(self._config.servers, made.places, strict=True)
             ),

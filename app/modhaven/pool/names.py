@@ -6,7 +6,6 @@ address: no change of the pool, and after a restart not even the rest.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import socket
 from dataclasses import replace
@@ -32,9 +31,11 @@ def located(server: Server, address: str) -> Server:
     return replace(server, address=address, looked_up=server.address)
 
 
-def look_up(server: Server) -> Server:
-    """Return the server at the address its name has now, unchanged where it has none."""
-    with contextlib.suppress(OSError):
+def addresses(server: Server) -> list[str]:
+    """Look the server up: its addresses, best first, none where that fails. May take long."""
+    try:
         found = socket.getaddrinfo(server.address, server.port, type=socket.SOCK_STREAM)
-        return located(server, str(found[0][4][0]))
-    return server
+    # A name with a label that is empty or too long is no Unicode that IDNA takes.
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(one[4][0]) for one in found))

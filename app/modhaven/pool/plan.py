@@ -68,7 +68,8 @@ def make(
         if server.name in drained:
             return "drained"
         state = states[server.name]
-        return "" if state == "up" or (kept and state == "down") else state
+        again = kept and state == "down" and not is_name(server.address)
+        return "" if state == "up" or again else state
 
     places = [Place(server=server, reason=reason(server)) for server in servers]
     if not any(place.asked for place in places):
@@ -81,6 +82,13 @@ def make(
             for place in places
         ]
         kept = True
+    # nginx looks up who is out as well: without an address nobody is in the file.
+    places = [
+        replace(place, reason="joining")
+        if place.reason and is_name(place.server.address)
+        else place
+        for place in places
+    ]
     if promote:
         places = [replace(place, server=replace(place.server, backup=False)) for place in places]
     elif balance == "hash" and not kept:

@@ -6,6 +6,7 @@ takes a third of the time that a comfortable one takes.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import ssl
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 from modhaven.pool.nginx import in_flight
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modhaven.pool.settings import TLS, Server
 
 _MOST_BYTES = 2000
@@ -62,6 +65,8 @@ class Prober:
         """Ask, within the time bound as far as sockets keep to it."""
         end = time.monotonic() + self._seconds
         error = ""
+        if self._connection.moved:
+            self.close()
         try:
             status, body = self._get("/readyz", end)
             if status != 200:
@@ -80,6 +85,10 @@ class Prober:
             in_flight_at=self._busy_at,
             address=self._connection.address,
         )
+
+    def lead_to(self, addresses: Sequence[str]) -> None:
+        """Say where the backend's name leads by now; in any thread, for the next probe."""
+        self._connection.named = addresses
 
     def close(self) -> None:
         """Close the connection."""
@@ -120,14 +129,19 @@ class _Connection(http.client.HTTPConnection):
     """Over TLS where the pool has it; the certificate is for the pool's name, not the address.
 
     A backend known by a name is found without it where it answered last, at ``address``: neither
-    it nor an edge is lost with the DNS. The name is looked up when nobody answers there.
+    it nor an edge is lost with the DNS. ``named`` is where its name leads by now, as far as known.
     """
 
     def __init__(self, server: Server, tls: TLS | None, address: str) -> None:
         super().__init__(server.address, server.port)
         self._tls = tls
         self.address = address
-        self._sure = bool(address)
+        self.named: Sequence[str] = ()
+
+    @property
+    def moved(self) -> bool:
+        """Whether its name leads elsewhere by now."""
+        return bool(self.named) and self.address not in self.named
 
     def bound(self, end: float) -> None:
         """Let what follows take until ``end`` (monotonic). TimeoutError when that has passed."""
@@ -138,8 +152,7 @@ class _Connection(http.client.HTTPConnection):
             self.sock.settimeout(self.timeout)
 
     def connect(self) -> None:
-        sure, self._sure = self._sure, False
-        plain = self._open(sure=sure)
+        plain = self._open()
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = plain
         if self._tls is not None:
@@ -147,18 +160,18 @@ class _Connection(http.client.HTTPConnection):
             context = ssl.create_default_context(cafile=self._tls.ca_file)
             context.load_cert_chain(self._tls.certificate_file, self._tls.key_file)
             self.sock = context.wrap_socket(plain, server_hostname=self._tls.name)
-        self.address, self._sure = str(self.sock.getpeername()[0]), True
+        self.address = str(self.sock.getpeername()[0])
 
-    def _open(self, *, sure: bool) -> socket.socket:
-        known = (self.address, self.port)
-        if sure:
-            return socket.create_connection(known, self.timeout)
-        try:
+    def _open(self) -> socket.socket:
+        if not self.address:
             return socket.create_connection((self.host, self.port), self.timeout)
-        except socket.gaierror:
-            if not self.address:
-                raise
-            return socket.create_connection(known, self.timeout)
+        # Where it was, and where the name leads now: after the former where that still is one.
+        places = [*self.named, self.address] if self.moved else [self.address, *self.named]
+        *others, last = dict.fromkeys(places)
+        for place in others:
+            with contextlib.suppress(OSError):
+                return socket.create_connection((place, self.port), self.timeout)
+        return socket.create_connection((last, self.port), self.timeout)
 
 
 def _first_line(body: bytes) -> str:
