@@ -18,10 +18,11 @@ from modhaven.pool.publisher import Publisher
 from modhaven.pool.surge import Demand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from modhaven.pool.paths import Paths
     from modhaven.pool.plan import Plan
+    from modhaven.pool.settings import Server
 
 log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.25
@@ -45,12 +46,7 @@ def initial(paths: Paths) -> bool:
     config = settings.load(paths.config)
     if server.live():
         return False
-    servers = [
-        names.located(one, next(iter(names.addresses(one)), ""))
-        if names.is_name(one.address)
-        else one
-        for one in config.servers
-    ]
+    servers = [names.located(one, next(iter(names.addresses(one)), "")) for one in config.servers]
     if all(names.is_name(one.address) for one in servers):
         # nginx would refuse it, and find it in place the next time.
         raise nginx.NginxError("no backend of the pool has a name that can be looked up")
@@ -124,8 +120,9 @@ class Manager:
         if busy is not None and self._demand.note(busy, self._clock()):
             log.info("backups %s", "serve too" if self._demand.surging else "are backups again")
         seen = self._backends.seen()
+        servers = [names.located(one, seen[one.name].address) for one in self._config.servers]
         made = plan.make(
-            [names.located(one, seen[one.name].address) for one in self._config.servers],
+            servers,
             {name: one.state for name, one in seen.items()},
             drained=self._drained,
             max_removed_share=self._config.max_removed_share,
@@ -136,7 +133,7 @@ class Manager:
             self._kept = made.kept
             log.warning("too few are ready: %s", "others are asked too" if made.kept else "no more")
         self._publisher.offer(made, self._config)
-        self._tell(made, seen, began)
+        self._tell(servers, made, seen, began)
 
     def _listed(self) -> dict[str, Seen]:
         """Return what nginx was told last of each backend, its address only if by the same name."""
@@ -188,7 +185,9 @@ class Manager:
             log.error("%s", text)
             self._problems[of] = text
 
-    def _tell(self, made: Plan, seen: Mapping[str, Seen], began: float) -> None:
+    def _tell(
+        self, servers: Sequence[Server], made: Plan, seen: Mapping[str, Seen], began: float
+    ) -> None:
         problems = [*self._problems.values(), *filter(None, [self._publisher.error])]
         now, news = self._clock(), (made, self._drained, problems, self._publisher.published)
         if news == self._told and now - self._told_at < _TELL_SECONDS:
@@ -204,12 +203,9 @@ class Manager:
             reloads=self._publisher.reloads,
             servers=tuple(
                 status.of_server(
-                    names.located(one, seen[one.name].address),
-                    seen[one.name],
-                    out=place.reason,
-                    drain=self._drained.get(one.name),
+                    one, seen[one.name], out=place.reason, drain=self._drained.get(one.name)
                 )
-                for one, place in zip(self._config.servers, made.places, strict=True)
+                for one, place in zip(servers, made.places, strict=True)
             ),
         )
         try:

@@ -6,6 +6,7 @@ address: no change of the pool, and after a restart not even the rest.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import socket
 from dataclasses import replace
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from modhaven.pool.settings import Server
 
 
+@functools.lru_cache(maxsize=4096)  # the pool manager asks for each backend, four times a second
 def is_name(address: str) -> bool:
     """Tell whether ``address`` has to be looked up."""
     try:

@@ -65,11 +65,12 @@ def make(
     kept = failed > max_removed_share * (failed + ready) + _ROUNDING
 
     def reason(server: Server) -> str:
-        if server.name in drained:
-            return "drained"
-        state = states[server.name]
-        again = kept and state == "down" and not is_name(server.address)
-        return "" if state == "up" or again else state
+        state = "drained" if server.name in drained else states[server.name]
+        found = not is_name(server.address)
+        if state == "up" or (kept and state == "down" and found):
+            return ""
+        # nginx looks up who is out as well: without an address nobody is in its file.
+        return state if found else "joining"
 
     places = [Place(server=server, reason=reason(server)) for server in servers]
     if not any(place.asked for place in places):
@@ -82,13 +83,6 @@ def make(
             for place in places
         ]
         kept = True
-    # nginx looks up who is out as well: without an address nobody is in the file.
-    places = [
-        replace(place, reason="joining")
-        if place.reason and is_name(place.server.address)
-        else place
-        for place in places
-    ]
     if promote:
         places = [replace(place, server=replace(place.server, backup=False)) for place in places]
     elif balance == "hash" and not kept:
