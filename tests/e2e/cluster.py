@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.origin import File
     from tests.lab.inventory import Host
+    from tests.lab.web import Answer
 
 # open_file_cache_valid, and a little.
 _OPEN_FILE_SECONDS = 1.1
@@ -56,22 +57,42 @@ def vip_holders() -> list[str]:
 
 
 def backends_answering(address: str, count: int) -> Counter[str]:
-    """Ask an edge `count` times what no cache keeps; give how often each backend answered."""
-    return Counter(
-        get(address, "/readyz").headers.get("x-modhaven-backend", "") for _ in range(count)
-    )
+    """Ask an edge `count` times what no cache keeps; give how often each backend was ready.
+
+    Any other answer counts under what it said.
+    """
+    return Counter(_who_is_ready(get(address, "/readyz")) for _ in range(count))
+
+
+def _who_is_ready(answer: Answer) -> str:
+    backend = answer.headers.get("x-modhaven-backend", "no backend")
+    if answer.status == 200:
+        return backend
+    return f"{backend}: {answer.status} {answer.body.decode(errors='replace').strip()}"
 
 
 def wait_until_whole() -> None:
-    """Wait until every backend that is no backup answers through every edge, and no backup does."""
-    expected = {host.name for host in primaries()}
+    """Wait until every backend that is no backup answers through every edge, and no backup does.
 
-    def is_whole() -> bool:
-        return all(
-            set(backends_answering(edge.address, 12)) == expected for edge in lab().group("edges")
-        )
+    Where a surge let the backups serve too, that takes edge_pool_surge_quiet_seconds.
+    """
+    wait_until_ready({host.name for host in primaries()}, timeout=150)
 
-    remote.wait_until(f"{', '.join(sorted(expected))} alone to answer", is_whole, 60, every=0.5)
+
+def wait_until_ready(backends: set[str], *, timeout: float) -> None:
+    """Wait until these backends, and no others, answer through every edge; else TimeoutError."""
+    last: dict[str, Counter[str]] = {}
+
+    def are_ready() -> bool:
+        for edge in lab().group("edges"):
+            last[edge.name] = backends_answering(edge.address, 12)
+        return all(set(answering) == backends for answering in last.values())
+
+    what = f"{', '.join(sorted(backends))} alone to answer"
+    try:
+        remote.wait_until(what, are_ready, timeout, every=0.5)
+    except TimeoutError as late:
+        raise TimeoutError(f"{late}; the last answers: {last}") from None
 
 
 def forget(files: Iterable[File] = ()) -> None:
