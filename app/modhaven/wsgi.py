@@ -33,7 +33,7 @@ IMMUTABLE_SECONDS = 31_536_000
 STALE_ANSWER_SECONDS = 10
 # When a refused client should ask again: some requests will have had their answer by then.
 BUSY_SECONDS = 2
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _TYPES = {
     Kind.LIST: "text/plain; charset=utf-8",
     Kind.LATEST: "application/json",
@@ -69,8 +69,8 @@ class App:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         started = time.monotonic()
-        asked = environ.get("HTTP_X_REQUEST_ID", "")
-        request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
+        asked = environ.get("HTTP_XREQUEST_ID", "")
+        request_id = asked if REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
         method = environ["REQUEST_METHOD"]
         try:
             answer = self._answer(method, environ, request_id)

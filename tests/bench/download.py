@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from tests.bench.gomirror import Mirror
     from tests.bench.options import Options
 
-_ROUND_TRIPS_MS = (0, 20)
+_ROUND_TRIPS_MS = (0, 2, 5, 20)
 _DIRECT, _BACKEND = "the mirror itself", "a backend before it"
+# What the least of all proxies costs, which keeps nothing and verifies nothing.
+_NGINX = "nginx before it, which only passes on"
 _AGAIN = "a backend that holds all"
 _clients = itertools.count()
 
@@ -35,7 +37,7 @@ def download(options: Options) -> Iterator[Report]:
 
 
 def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -> Report:
-    seconds: dict[str, list[float]] = {_DIRECT: [], _BACKEND: [], _AGAIN: []}
+    seconds: dict[str, list[float]] = {_DIRECT: [], _NGINX: [], _BACKEND: [], _AGAIN: []}
     began: dict[str, int] = {}
     # They know the mirror itself, not the relay that makes it distant.
     others = () if trip else options.others
@@ -49,7 +51,7 @@ def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -
         for number in range(options.rounds):
             options.say(f"download: round {number + 1} of {options.rounds}, {trip} ms away")
             site.empty()
-            sides = [(_DIRECT, root), (_BACKEND, site.url)]
+            sides = [(_DIRECT, root), (_NGINX, f"{site.plain}/mod"), (_BACKEND, site.url)]
             for side, goproxy in sides if number % 2 else reversed(sides):
                 seconds[side].append(_download(folder, goproxy, versions))
             seconds[_AGAIN].append(_download(folder, site.url, versions))

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 import requests
 from tests.conftest import ROOT, TEST_SUMDB, wait_for_port
@@ -68,7 +69,8 @@ class Site:
 
     ``plain`` is the same nginx serving the store's files as plain ones. Below ``/files`` it is the
     mirror that is asked when no chain is given: what lies in the folder ``files``; ``plain_port``
-    says where. Everything listens on loopback only.
+    says where. Below ``/mod`` it passes requests on to the chain's first. Everything listens on
+    loopback only.
     """
 
     def __init__(
@@ -221,7 +223,7 @@ class Site:
             text = text.replace("pid /run/", f"pid {self.folder}/run/")
             path.write_text(text)
         # Read last: the log format is one of the backend's.
-        (etc / "modhaven/edge/plain.conf").write_text(self._plain_conf())
+        (etc / "modhaven/edge/plain.conf").write_text(self._plain_conf(chain))
         shutil.copy(ROOT / "templates/nginx/upstream.conf.j2", self.folder / "etc/modhaven")
         subprocess.run(
             [sys.executable, "-m", "modhaven.cli", "pool", "--root", self.folder, "render"],
@@ -230,12 +232,17 @@ class Site:
                  "PATH": f"{self.tools.nginx.parent}:{os.environ['PATH']}"},
         )  # fmt: skip
 
-    def _plain_conf(self) -> str:
+    def _plain_conf(self, chain: str) -> str:
         temp = "\n".join(
             f"{name}_temp_path {self.folder}/temp/{name};"
             for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
+        mirror = urlsplit(re.split(r"[,|]", chain)[0])
         return f"""{temp}
+upstream bench_mirror {{
+    server {mirror.netloc};
+    keepalive 64;
+}}
 server {{
     listen 127.0.0.1:{self.plain_port};
     listen 127.0.0.1:{self.plain_tls_port} ssl;
@@ -247,6 +254,11 @@ server {{
     }}
     location /files/ {{
         root {self.folder};
+    }}
+    location /mod/ {{
+        proxy_pass http://bench_mirror{mirror.path}/;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
     }}
 }}
 """

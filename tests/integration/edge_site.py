@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _STOP_SECONDS = 10
-_LOG_SECONDS = 5
+_LOG_SECONDS = 3
 YEAR = "public, max-age=31536000, immutable"
 
 
@@ -131,7 +131,7 @@ class Edge:
         return requests.request(method, f"{self.url}{path}", timeout=30, **options)
 
     def log(self, name: str = "modhaven-edge", wanted: int = 0) -> list[dict[str, Any]]:
-        """Return the lines of an access log; nginx writes one a moment after the answer."""
+        """Return the lines of an access log once there are ``wanted``; nginx writes them late."""
         path = self.folder / f"logs/{name}.log"
         end = time.monotonic() + _LOG_SECONDS
         while len(lines := path.read_text().splitlines()) < wanted and time.monotonic() < end:
