@@ -60,7 +60,7 @@ integration: .venv/installed ## Tests against real processes on loopback
 
 .PHONY: e2e
 e2e: .venv/installed ## Tests against the lab that `make up` made: these kill things, and put them back
-	pytest tests/e2e
+	pytest tests/e2e --durations 30
 
 .PHONY: soak
 soak: export MODHAVEN_SOAK_SECONDS ?= 600
