@@ -284,6 +284,20 @@ def test_when_too_many_are_down_all_are_asked_and_it_is_said(edge: Edge) -> None
     assert [" down;" in line for line in edge.listed()] == [False, True, False]
 
 
+def test_the_last_one_that_is_ready_is_asked_however_full_it_is(edge: Edge) -> None:
+    edge.start("b1", "b2", "b3", max_removed_share=0.5)
+    for name in ("b1", "b2"):
+        edge.backends[name].stop()
+    edge.wait("kept", lambda told: told.kept and told.published)
+    edge.backends["b3"].busy(busy=True)
+    for _ in range(4):
+        # 502 where a dead one was asked after it.
+        with pytest.raises(urllib.error.HTTPError, match="50[23]"):
+            edge.answers(1, "/work")
+    edge.backends["b3"].busy(busy=False)
+    assert edge.answers() == {"b3": 30}
+
+
 def test_what_nginx_refuses_is_not_swapped_in_and_is_tried_again(edge: Edge) -> None:
     edge.start("b1", "b2", "b3")
     listed = edge.listed()

@@ -66,8 +66,11 @@ def test_the_file_can_be_read_at_three_in_the_morning() -> None:
         "server 10.0.3.16:8443 max_fails=0 backup;  # spare1",
     ]
     # Where nobody is left out although some are down, nginx itself has to find out who.
-    text_of_kept = nginx.render(TEMPLATE, replace(made, kept=True), Limits(max_fails=4))
+    down, *others = made.places
+    kept = replace(made, places=(replace(down, doubted=True), *others), kept=True)
+    text_of_kept = nginx.render(TEMPLATE, kept, Limits(max_fails=4))
     assert "server 10.0.3.11:8443 max_fails=4 fail_timeout=5s;  # backend1" in text_of_kept
+    assert "server [fd00::13]:8443 weight=3 max_fails=0;  # backend3" in text_of_kept
     assert text.index("least_conn;") < text.index("keepalive 32;")
     assert "\n\n" not in text
     assert text.endswith(("}\n", "}"))

@@ -18,10 +18,14 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """One backend in the pool: asked, or left out: down, drained, joining or (a backup) resting."""
+    """One backend in the pool: asked, or left out: down, drained, joining or (a backup) resting.
+
+    ``doubted``: asked without being ready, since too few are; nginx may leave it out by itself.
+    """
 
     server: Server
     reason: str = ""
+    doubted: bool = False
 
     @property
     def asked(self) -> bool:
@@ -83,6 +87,10 @@ def make(
             for place in places
         ]
         kept = True
+    places = [
+        replace(place, doubted=place.asked and states[place.server.name] != "up")
+        for place in places
+    ]
     if promote:
         places = [replace(place, server=replace(place.server, backup=False)) for place in places]
     elif balance == "hash" and not kept:
