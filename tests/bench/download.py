@@ -37,7 +37,6 @@ def download(options: Options) -> Iterator[Report]:
 
 
 def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -> Report:
-    seconds: dict[str, list[float]] = {_DIRECT: [], _NGINX: [], _BACKEND: [], _AGAIN: []}
     began: dict[str, int] = {}
     # They know the mirror itself, not the relay that makes it distant.
     others = () if trip else options.others
@@ -48,11 +47,14 @@ def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -
             root = f"http://127.0.0.1:{relay.port}/mod"
         folder = options.scratch / f"download-{trip}"
         site = stack.enter_context(Site(folder, options.tools, root))
+        passing = {} if trip else {_NGINX: f"{site.plain}/mod"}
+        sides = {_DIRECT: root, **passing, _BACKEND: site.url}
+        seconds: dict[str, list[float]] = {side: [] for side in (*sides, _AGAIN)}
         for number in range(options.rounds):
             options.say(f"download: round {number + 1} of {options.rounds}, {trip} ms away")
             site.empty()
-            sides = [(_DIRECT, root), (_NGINX, f"{site.plain}/mod"), (_BACKEND, site.url)]
-            for side, goproxy in sides if number % 2 else reversed(sides):
+            in_turn = list(sides.items())
+            for side, goproxy in in_turn if number % 2 else reversed(in_turn):
                 seconds[side].append(_download(folder, goproxy, versions))
             seconds[_AGAIN].append(_download(folder, site.url, versions))
             for other in others:
