@@ -69,7 +69,7 @@ class App:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         started = time.monotonic()
-        asked = environ.get("HTTP_XREQUEST_ID", "")
+        asked = environ.get("HTTP_X_REQUEST_ID", "")
         request_id = asked if REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
         method = environ["REQUEST_METHOD"]
         try:

@@ -39,6 +39,7 @@ BACKEND_NAME = "backend.modhaven.internal"
 HTTP_SECONDS = 20.0
 EDGE_LOG = "/var/log/nginx/modhaven-edge.log"
 LOG_SECONDS = 5.0
+_LOG_PAUSE_SECONDS = 0.2
 # One SSH connection a host carries all its commands; its other end may have been killed meanwhile.
 _SOCKETS = tempfile.TemporaryDirectory(prefix="modhaven-e2e-")
 atexit.register(_SOCKETS.cleanup)
@@ -211,4 +212,5 @@ def log_of(edge: str, mark: str, wanted: int = 1) -> dict[str, dict[str, Any]]:
         lines = found.decode().splitlines()
         if len(lines) >= wanted or time.monotonic() > deadline:
             break
+        time.sleep(_LOG_PAUSE_SECONDS)
     return {record["user_agent"]: record for record in map(json.loads, lines)}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.e2e import cluster, origin
 from tests.e2e.playbook import play
-from tests.lab import remote
 from tests.lab.load_client import load_from
 
 if TYPE_CHECKING:
@@ -19,17 +17,9 @@ RATE = 20
 MOST_SECONDS = 500
 
 
-def pool_status(edge: str) -> dict[str, Any]:
-    """Give what the pool manager of an edge tells."""
-    told: dict[str, Any] = json.loads(
-        remote.run(edge, "cat", "/run/modhaven-pool/status.json").stdout
-    )
-    return told
-
-
 def pool_states(edge: str) -> dict[str, str]:
     """Give the state of each backend in an edge's pool."""
-    return {server["name"]: server["state"] for server in pool_status(edge)["servers"]}
+    return {server["name"]: server["state"] for server in cluster.pool_status(edge)["servers"]}
 
 
 def under_load(

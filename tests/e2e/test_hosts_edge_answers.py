@@ -74,7 +74,7 @@ def test_log_is_json_and_says_who_answered_from_where(edge: str) -> None:
     assert {
         agent: {name: record[name] for name in wanted[agent]} for agent, record in logged.items()
     } == wanted
-    first, second, _list = logged.values()
+    first, second = (logged[f"{mark}-{number}"] for number in (0, 1))
     assert (first["cache"], second["cache"]) == ("MISS", "HIT")
     where = {f"{address(name)}:{effective(name)['modhaven_backend_port']}" for name in BACKENDS}
     assert set(first["upstream"].split(", ")) <= where

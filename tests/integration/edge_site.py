@@ -131,12 +131,16 @@ class Edge:
         return requests.request(method, f"{self.url}{path}", timeout=30, **options)
 
     def log(self, name: str = "modhaven-edge", wanted: int = 0) -> list[dict[str, Any]]:
-        """Return the lines of an access log once there are ``wanted``; nginx writes them late."""
+        """Return the lines of an access log once there are ``wanted``, in the order of the asking.
+
+        nginx writes an edge's late, and each worker for itself.
+        """
         path = self.folder / f"logs/{name}.log"
         end = time.monotonic() + _LOG_SECONDS
         while len(lines := path.read_text().splitlines()) < wanted and time.monotonic() < end:
             time.sleep(0.01)
-        return [json.loads(line) for line in lines]
+        records = [json.loads(line) for line in lines]
+        return sorted(records, key=_asked_at) if name == "modhaven-edge" else records
 
     def accepted(self) -> int:
         """Return how many connections have been made to it; this question's own is one of them."""
@@ -274,3 +278,9 @@ class EdgeSite:
 def _version(program: Path) -> tuple[int, ...]:
     told = subprocess.run([program, "-v"], check=True, text=True, stderr=subprocess.PIPE).stderr
     return tuple(int(part) for part in re.findall(r"\d+", told.partition("/")[2])[:3])
+
+
+def _asked_at(record: Mapping[str, Any]) -> tuple[float, int, int]:
+    """Return what a request's id says: its moment, its connection, its number there."""
+    moment, connection, number = record["request_id"].split("-")[-3:]
+    return float(moment), int(connection), int(number)

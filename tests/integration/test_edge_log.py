@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.integration.edge_site import Edge
 
 pytestmark = pytest.mark.integration
-NAME = "edge-1.the-office-in-zurich.example"
+NAME, SHORT_NAME = "edge-1.the-office-in-zurich.example", "edge-1.the-office-i-"
 MOD = "/example.com/a/@v/v1.0.0.mod"
 
 
@@ -53,7 +53,7 @@ def test_a_request_has_a_name_of_its_own_that_says_which_edge_it_met(edge: Edge)
     names += streams
     assert len(set(names)) == len(names) == 59
     for name in names:
-        assert name.startswith("edge-1.the-office-in-zur-")
+        assert name.startswith(SHORT_NAME)
         assert wsgi.REQUEST_ID.fullmatch(name), f"the app would not take {name} over"
     logged = [line["request_id"] for line in edge.log(wanted=59)]
     assert sorted(logged) == sorted(names)
@@ -68,6 +68,11 @@ def test_a_request_has_a_name_of_its_own_that_says_which_edge_it_met(edge: Edge)
         ("/example.com/%C3%A4/@v/v1.0.0.zip", "(not ASCII)"),
         ("/sumdb/sum.golang.org/lookup/%FF@v1.0.0", "(not ASCII)"),
         ("/example.com/a/@v/%FF.info", "(not ASCII)"),
+        ("/%FF/@latest", "(not ASCII)"),
+        ("/sumdb/%FF/latest", "(not ASCII)"),
+        ("/sumdb/%FF/tile/8/0/000", "(not ASCII)"),
+        ("/sumdb/%FF/tile/8/0/001.p/12", "(not ASCII)"),
+        ("/-/%FF", "(not ASCII)"),
         ("/%22%5C/@v/list", '/"\\/@v/list'),
         ("/example.com/a/@v/list%0A", "/example.com/a/@v/list\n"),
     ],

@@ -292,7 +292,7 @@ def test_the_last_one_that_is_ready_is_asked_however_full_it_is(edge: Edge) -> N
     edge.backends["b3"].busy(busy=True)
     for _ in range(4):
         # 502 where a dead one was asked after it.
-        with pytest.raises(urllib.error.HTTPError, match="50[23]"):
+        with pytest.raises(urllib.error.HTTPError, match=r"50[23]"):
             edge.answers(1, "/work")
     edge.backends["b3"].busy(busy=False)
     assert edge.answers() == {"b3": 30}
