@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -30,6 +31,8 @@ hypothesis.settings.load_profile("modhaven")
 
 ROOT = Path(__file__).parents[1]
 TEST_SUMDB = "localhost.localdev/sumdb+00000c67+AcTrnkbUA+TU4heY3hkjiSES/DSQniBqIeQ/YppAUtK6"
+_PORTS = 12_000
+_given: set[int] = set()
 
 
 @dataclass
@@ -142,10 +145,20 @@ def refused_url() -> Iterator[str]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Give a port of loopback that is free, and that no connection gets for its own end meanwhile.
+
+    Those come from the range of which the kernel says where it begins.
+    """
+    limits = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    first_of_connections = int(limits[0])
+    while True:
+        port = first_of_connections - 1 - secrets.randbelow(_PORTS)
+        if port in _given:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port
 
 
 def wait_for_port(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import requests
-from tests.conftest import ROOT, TEST_SUMDB, wait_for_port
+from tests.conftest import ROOT, TEST_SUMDB, free_port, wait_for_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,9 @@ class Site:
         self.tools = tools
         self.store = folder / "store"
         self.files = folder / "files"
-        self.port, self.edge_port, self.edge_tls_port, *other_ports = _free_ports(6)
+        self.port, self.edge_port, self.edge_tls_port, *other_ports = (
+            free_port() for _ in range(6)
+        )
         self._status_port, *plain_ports = other_ports
         self.plain_port, self.plain_tls_port = plain_port or plain_ports[0], plain_ports[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -277,15 +279,6 @@ def scratch() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports of loopback that are free now, no two of them the same."""
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in held:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in held]
 
 
 def _give_to_nginx(path: Path) -> None:
