@@ -1,7 +1,6 @@
 """sumdb and modzip against the Go team's own test database and modules (cmd/go's proxy_test.go)."""
 
 import re
-import socket
 import subprocess
 import time
 import urllib.error
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import free_port
 
 from modhaven import modpath, modzip, sumdb
 from modhaven.sumdb import Client, DiskState
@@ -30,9 +30,7 @@ def server() -> Iterator[str]:
     binary, folder = subprocess.run(
         [SCRIPT], check=True, capture_output=True, text=True
     ).stdout.split()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen(
         [binary, f"-proxy={address}"],
         cwd=folder,
