@@ -11,6 +11,7 @@ from tests.bench.figures import Report, Target, median_ratio, spread
 from tests.bench.gomirror import go_mod_download, mirror
 from tests.bench.loopback import Site
 from tests.bench.other import MIRROR_PORT
+from tests.bench.passing import passing_on
 from tests.bench.relay import Relay
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _ROUND_TRIPS_MS = (0, 2, 5, 20)
 _DIRECT, _BACKEND = "the mirror itself", "a backend before it"
 # What the least of all proxies costs, which keeps nothing and verifies nothing.
 _NGINX = "nginx before it, which only passes on"
+_PYTHON = "gunicorn and urllib3 before it, which only pass on"
 _AGAIN = "a backend that holds all"
 _clients = itertools.count()
 
@@ -47,8 +49,11 @@ def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -
             root = f"http://127.0.0.1:{relay.port}/mod"
         folder = options.scratch / f"download-{trip}"
         site = stack.enter_context(Site(folder, options.tools, root))
-        passing = {} if trip else {_NGINX: f"{site.plain}/mod"}
-        sides = {_DIRECT: root, **passing, _BACKEND: site.url}
+        sides = {_DIRECT: root}
+        if not trip:
+            sides[_NGINX] = f"{site.plain}/mod"
+            sides[_PYTHON] = stack.enter_context(passing_on(root))
+        sides[_BACKEND] = site.url
         seconds: dict[str, list[float]] = {side: [] for side in (*sides, _AGAIN)}
         for number in range(options.rounds):
             options.say(f"download: round {number + 1} of {options.rounds}, {trip} ms away")

@@ -205,12 +205,16 @@ def as_target(path: str) -> str:
 
 def log_of(edge: str, mark: str, wanted: int = 1) -> dict[str, dict[str, Any]]:
     """Give the log's records by user agent, of all that begin so; waits for so many."""
+    records = logged(edge, EDGE_LOG, mark, wanted)
+    return {record["user_agent"]: record for record in records}
+
+
+def logged(host: str, log: str, mark: str, wanted: int = 1) -> list[dict[str, Any]]:
+    """Give a log's records with the mark in them; waits for so many."""
     deadline = time.monotonic() + LOG_SECONDS
-    lines: list[str] = []
     while True:
-        found: bytes = connect(edge).run(f"grep --text {mark} {EDGE_LOG}").stdout_bytes
+        found: bytes = connect(host).run(f"grep --text {mark} {log}").stdout_bytes
         lines = found.decode().splitlines()
         if len(lines) >= wanted or time.monotonic() > deadline:
-            break
+            return [json.loads(line) for line in lines]
         time.sleep(_LOG_PAUSE_SECONDS)
-    return {record["user_agent"]: record for record in map(json.loads, lines)}

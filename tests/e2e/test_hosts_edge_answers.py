@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EDGES = hosts.names("edges")
 BACKENDS = hosts.names("backends")
 LIST = "/rsc.io/quote/@v/list"
+BACKEND_LOG = "/var/log/nginx/modhaven-backend.log"
 CLASSES: dict[str, list[str]] = yaml.safe_load(
     (ROOT / "tests" / "data" / "request_classes.yml").read_text()
 )
@@ -86,6 +87,14 @@ def test_log_stays_json_whatever_a_client_sends(edge: str) -> None:
     hostile = f'{mark} "quoted" back\\slash \ttab }}{{ \x7f é'
     answer = ask_edge(edge, '/%22%5c%0a%01%ff"/@v/list', headers={"User-Agent": hostile})
     assert log_of(edge, answer.headers["X-Request-Id"])
+
+
+def test_a_backend_s_log_stays_json_too(edge: str) -> None:
+    mark = uuid.uuid4().hex
+    answer = ask_edge(edge, f"/%ff{mark}/@v/list")
+    backend, request_id = answer.headers["X-Modhaven-Backend"], answer.headers["X-Request-Id"]
+    [record] = hosts.logged(backend, BACKEND_LOG, request_id)
+    assert record["path"] == "(not ASCII)"
 
 
 @functools.cache
