@@ -6,12 +6,12 @@ import functools
 import hashlib
 import http.client
 import io
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 import go
 from tests.lab.inventory import lab
+from tests.lab.web import ANY_CERTIFICATE
 
 from modhaven import modpath, modzip
 
@@ -32,10 +32,8 @@ class _Mirror(http.client.HTTPSConnection):
     """The mirror at its lab address under its public name; the lab's authority is not asked."""
 
     def __init__(self) -> None:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        super().__init__(lab().mirror_of(MIRROR).address, timeout=30, context=context)
+        address = lab().mirror_of(MIRROR).address
+        super().__init__(address, timeout=30, context=ANY_CERTIFICATE)
 
     def get(self, path: str) -> bytes | None:
         self.request("GET", path, headers={"Host": MIRROR})

@@ -87,8 +87,8 @@ def test_a_backend_joins_by_one_line_and_leaves_without_anybody_restarting(
         load_during("removing", "inventories/lab", say)
 
     logged = requests_logged_by_the_new_node()
+    others = {host.name for host in cluster.primaries()}
     for edge in lab().group("edges"):
-        others = {host.name for host in cluster.primaries()}
         assert set(cluster.backends_answering(edge.address, 60)) == others
     assert requests_logged_by_the_new_node() == logged
     assert identities() == before

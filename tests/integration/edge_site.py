@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _STOP_SECONDS = 10
-_LOG_SECONDS = 3
+_LOG_SECONDS = 5
 YEAR = "public, max-age=31536000, immutable"
 
 

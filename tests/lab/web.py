@@ -22,16 +22,16 @@ class Answer:
 
 
 # Without the system's certificates, whose reading takes longer than all else of a request.
-_ANY_CERTIFICATE = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-_ANY_CERTIFICATE.check_hostname = False
-_ANY_CERTIFICATE.verify_mode = ssl.CERT_NONE
+ANY_CERTIFICATE = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+ANY_CERTIFICATE.check_hostname = False
+ANY_CERTIFICATE.verify_mode = ssl.CERT_NONE
 
 
 def get(
     address: str, path: str, *, timeout: float = 30, headers: Mapping[str, str] | None = None
 ) -> Answer:
     """Ask for a path (escaped as it goes over the wire); raises OSError as the connection does."""
-    connection = http.client.HTTPSConnection(address, timeout=timeout, context=_ANY_CERTIFICATE)
+    connection = http.client.HTTPSConnection(address, timeout=timeout, context=ANY_CERTIFICATE)
     with contextlib.closing(connection):
         connection.request("GET", path, headers=dict(headers or {}))
         answer = connection.getresponse()
