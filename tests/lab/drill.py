@@ -134,9 +134,12 @@ KINDS: dict[str, Callable[..., contextlib.AbstractContextManager[None]]] = {
 
 
 def hold(kind: str, options: str) -> None:
-    """Make a fault, and undo it when standard input ends."""
+    """Make a fault when told to, and undo it when standard input ends."""
     told: dict[str, Any] = json.loads(options)
     lab()  # Ansible takes seconds to read it: not within the fault's time.
+    tell(ready=True)
+    if not sys.stdin.readline():
+        return
     begun = time.time()
     with KINDS[kind](**told):
         tell(on=begun)

@@ -219,8 +219,23 @@ def test_a_fault_is_undone_when_its_maker_dies(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(Host, "command", lambda _self, argv: list(argv))
     program = faults.hold_on(LOCAL, "mark", "primary", store="/srv", vip="")
+    program.wait_for("ready", 10)
+    assert not mark.exists()
+    program.tell("go")
     program.wait_for("made", 10)
     assert mark.exists()
+    program.end(10)
+    assert not mark.exists()
+
+
+def test_a_fault_that_nobody_lets_go_breaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "broken"
+    monkeypatch.setitem(faults.HOST_FAULTS, "mark", faults.Scripts(make=f"touch {mark}"))
+    monkeypatch.setattr(Host, "command", lambda _self, argv: list(argv))
+    program = faults.hold_on(LOCAL, "mark", "primary", store="/srv", vip="")
+    program.wait_for("ready", 10)
     program.end(10)
     assert not mark.exists()
 

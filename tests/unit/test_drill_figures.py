@@ -57,6 +57,20 @@ def test_the_switch_over_lasts_from_the_fault_to_the_first_answer_after_the_last
     assert found["errors"] == {"refused": 12}
 
 
+def test_what_failed_is_told_request_by_request() -> None:
+    lists = [
+        Request(due=4.0, ended=4.5, url=URL, mutable=True, source="goproxy.cn"),
+        Request(due=5.0, ended=5.5, url=URL, mutable=True, stale="60"),
+    ]
+    told = measure(seen([*lists, *requests(errors=(3.0, 3.05))]))["failures"]
+    assert [(one["after_fault_seconds"], one["lasted_seconds"], one["why"]) for one in told] == [
+        (0.0, 0.01, "refused"),
+        (1.0, 0.5, "not labelled stale"),
+    ]
+    assert told[1]["source"] == "goproxy.cn"
+    assert len(measure(seen(requests(errors=(3.0, 9.0))))["failures"]) == 20
+
+
 def test_who_is_killed_recovers_from_the_kill_on() -> None:
     assert measure(seen(requests(), whole=4.2, lasts=False))["recovery_seconds"] == 1.2
     # Nobody ever took it out.

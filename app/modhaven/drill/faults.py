@@ -1,8 +1,10 @@
 """Faults that undo themselves, on hosts of the inventory and through the inventory's helper.
 
-A fault is a program that makes it, prints ``{"on": <moment>}``, waits for the end of its standard
-input, and undoes it: it ends with whoever started it. On a host a timer of systemd does the same
-when nobody else could, because the network or the controller died.
+A fault is a program that prepares, prints ``{"ready": true}``, and waits for a line: faults that
+are on together begin together. It prints ``{"on": <moment>}``, makes the fault, prints
+``{"made": <moment>}``, waits for the end of its standard input, and undoes it: it ends with whoever
+started it. On a host a timer of systemd does the same when nobody else could, because the network
+or the controller died.
 """
 
 from __future__ import annotations
@@ -78,6 +80,8 @@ set -eu
 undo() {{ sh -c {undo_quoted} && {{ systemctl stop {unit}.timer 2>/dev/null || :; }}; }}
 trap undo EXIT
 trap 'exit 1' HUP TERM INT
+echo '{{"ready": true}}'
+read -r _ || exit 0
 echo '{{"on": '"$(date +%s.%N)"'}}'
 {make}
 echo '{{"made": '"$(date +%s.%N)"'}}'
@@ -94,7 +98,7 @@ def units_of(host: Host, on: str) -> str:
 
 
 def hold_on(host: Host, kind: str, on: str, *, store: str, vip: str) -> Program:
-    """Start a fault on a host; see the module. OSError."""
+    """Prepare a fault on a host; see the module. OSError."""
     scripts = HOST_FAULTS[kind]
     filled = {"units": units_of(host, on), "store": shlex.quote(store), "vip": vip}
     script = _HOLD.format(
@@ -124,7 +128,7 @@ class Helper:
         return bool(self._command)
 
     def hold(self, kind: str, options: Mapping[str, object]) -> Program:
-        """Start a fault. OSError."""
+        """Prepare a fault. OSError."""
         words = [*self._command, "hold", kind, json.dumps(dict(options))]
         return Program(f"{kind} by the helper", words, cwd=self._cwd)
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Answers of an edge for which it asked no backend.
 _CACHED = ("HIT", "STALE", "UPDATING")
+# So many requests of a scenario that failed are told one by one.
+_FAILURES_KEPT = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,7 @@ def measure(seen: Seen) -> dict[str, Any]:
         "builds": len(seen.builds),
         "failed_builds": sum(not one.ok for one in seen.builds) if seen.builds else None,
         "failed_builds_said": [one.said for one in seen.builds if not one.ok][:3],
+        "failures": _failures(seen),
     }
 
 
@@ -172,6 +175,23 @@ def judge(figures: Mapping[str, Any], target: Mapping[str, float]) -> list[Check
             held = value >= limit if name.endswith("percent") else value <= limit
         checks.append(Check(measure=name, limit=limit, value=value, held=held))
     return checks
+
+
+def _failures(seen: Seen) -> list[dict[str, Any]]:
+    """Give the requests that failed, and lists without the label stale: when, which and why."""
+    bad = [one for one in seen.requests if one.error or (one.mutable and not one.stale)]
+    return [
+        {
+            "after_fault_seconds": _rounded(one.due - seen.fault),
+            "lasted_seconds": _rounded(one.ended - one.due),
+            "url": one.url,
+            "why": one.error or "not labelled stale",
+            "cache": one.cache,
+            "backend": one.backend,
+            "source": one.source,
+        }
+        for one in sorted(bad, key=lambda one: one.due)[:_FAILURES_KEPT]
+    ]
 
 
 def _is_file(one: Request) -> bool:

@@ -109,14 +109,18 @@ class Program:
         for thread in self._threads:
             thread.start()
         if plan is not None:
-            with contextlib.suppress(BrokenPipeError):  # its own words say why, see first()
-                self._input.write(json.dumps(plan) + "\n")
-                self._input.flush()
+            self.tell(json.dumps(plan))
 
     @property
     def is_running(self) -> bool:
         """Whether it has not ended."""
         return self._process.poll() is None
+
+    def tell(self, line: str) -> None:
+        """Give it a line of input."""
+        with contextlib.suppress(BrokenPipeError):  # its own words say why, see first()
+            self._input.write(line + "\n")
+            self._input.flush()
 
     def first(self, timeout: float = 30) -> dict[str, Any]:
         """Wait for its first line; raises HostError when none comes."""

@@ -33,7 +33,8 @@ Seconds where nothing else is said; p50 and p99 in milliseconds, from the fault 
 - *Recovery*: from the end of the fault (of a kill: from the kill) until the cluster was whole.
 - *Gap*: the longest time without a good answer in the whole scenario.
 
-Every body was compared with its known SHA-256.
+Every body was compared with its known SHA-256. The JSON beside this tells each request that failed
+(`failures`): when, for how long, which, and why.
 """
 
 

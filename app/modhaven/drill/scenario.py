@@ -220,6 +220,10 @@ def _break(
                 else:
                     stack.callback(program.end, MAKE_SECONDS)
                 made.append((host, program))
+        for _, program in made:
+            program.wait_for("ready", MAKE_SECONDS)
+        for _, program in made:
+            program.tell("go")
         moments = [
             moment if host is None else cluster.clocks.here(host, moment)
             for host, program in made
