@@ -18,6 +18,7 @@ from modhaven import modpath, sumdb
 from modhaven.attempt import Attempt, AttemptError, Deadline
 from modhaven.chain import ask, skip
 from modhaven.globs import match_prefix_patterns
+from modhaven.peers import NoPeerError, Peers
 from modhaven.protocol import Kind, Request
 
 if TYPE_CHECKING:
@@ -36,9 +37,13 @@ _DEFAULT_SECONDS = 30.0
 
 @dataclass(slots=True)
 class Asking:
-    """One question: its deadline, and what its fetches met, in the order they ended."""
+    """One question: its deadline, and what its fetches met, in the order they ended.
+
+    ``siblings``: what they hold will do, where nobody else answers.
+    """
 
     deadline: Deadline
+    siblings: bool = True
     attempts: list[Attempt] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     # What failed in a first, hurried round, by upstream and path.
@@ -50,9 +55,9 @@ _asking: contextvars.ContextVar[Asking] = contextvars.ContextVar("asking")
 
 
 @contextlib.contextmanager
-def asking(deadline: Deadline) -> Iterator[Asking]:
+def asking(deadline: Deadline, *, siblings: bool = True) -> Iterator[Asking]:
     """Bound what databases fetch in this block, and collect what happens."""
-    token = _asking.set(Asking(deadline))
+    token = _asking.set(Asking(deadline, siblings=siblings))
     try:
         yield _asking.get()
     finally:
@@ -101,9 +106,11 @@ class Database:
 
     def __init__(
         self, *, name: str, key: str, mirrors: Sequence[Source], itself: Source | None,
-        folder: Path, nosumdb: str, modules: str = ""
+        folder: Path, nosumdb: str, modules: str = "", peers: Peers | None = None
     ) -> None:  # fmt: skip
         """Ask ``mirrors`` below ``sumdb/<name>/``, then ``itself``; keep proven data in ``folder``.
+
+        ``peers`` are asked for what they have proven, where those fail.
 
         ``modules`` are patterns of the only modules it verifies; modules that match ``nosumdb``
         are never looked up. Raises note.MalformedKeyError.
@@ -116,13 +123,15 @@ class Database:
         if itself is not None:
             sources.append((itself, ""))
         self._upstreams = [upstream for upstream, _ in sources]
+        self._peers = peers or Peers([], seconds=0.0)
         self.client = sumdb.Client(
             key,
             # All in a hurry, so that a black hole delays little; then the slow ones once more.
             [
-                self._fetcher(upstream, prefix, hurried=hurried)
-                for hurried in (True, False)
-                for upstream, prefix in sources
+                self._siblings_if_dark,
+                *(self._fetcher(upstream, prefix, hurried=True) for upstream, prefix in sources),
+                self._siblings,
+                *(self._fetcher(upstream, prefix, hurried=False) for upstream, prefix in sources),
             ],
             sumdb.DiskState(folder),
             nosumdb=nosumdb,
@@ -148,6 +157,37 @@ class Database:
             case _:
                 return self.client.latest()
 
+    def known(self, request: Request) -> bytes | None:
+        """Return what is known of a lookup, tile or tree head without asking anybody."""
+        return self.client.known(request.path.removeprefix(f"sumdb/{request.sumdb}/"))
+
+    @property
+    def _is_dark(self) -> bool:
+        return all(upstream.breaker.is_open for upstream in self._upstreams)
+
+    def _siblings_if_dark(self, path: str) -> bytes:
+        if not self._is_dark:
+            raise sumdb.Unreachable(f"{path}: the siblings are asked later")
+        return self._siblings(path)
+
+    def _siblings(self, path: str) -> bytes:
+        asked = _asking.get(None) or Asking(Deadline.after(_DEFAULT_SECONDS))
+        failed = [asked.failed.get((upstream.name, path)) for upstream in self._upstreams]
+        # They know nothing that a mirror of the database, or itself, says is not there.
+        if not asked.siblings or any(error is not None and error.not_found for error in failed):
+            raise sumdb.Unreachable(f"{path}: no sibling is asked")
+        sink = io.BytesIO()
+
+        def use(turn: Turn) -> None:
+            turn.fetch(f"sumdb/{self.name}/{path}", sink, limit=_LIMIT, deadline=asked.deadline)
+
+        try:
+            _, source = self._peers.walk(f"sumdb/{self.name}/{path}", use)
+        except NoPeerError:
+            raise sumdb.Unreachable(f"{path}: no sibling holds it") from None
+        asked.sources.append(source)
+        return sink.getvalue()
+
     def _fetcher(self, upstream: Source, prefix: str, *, hurried: bool) -> sumdb.Fetch:
         def fetch(path: str) -> bytes:
             asked = _asking.get(None) or Asking(Deadline.after(_DEFAULT_SECONDS))
@@ -156,8 +196,7 @@ class Database:
                 raise _failure(upstream, path, before or AttemptError("gave nothing of use"))
             if not upstream.is_for(_module(path), private=False):
                 raise sumdb.Unreachable(f"{upstream.name}: not asked about this module")
-            dark = all(u.breaker.is_open for u in self._upstreams)
-            if not dark and not upstream.breaker.lets_through():
+            if not self._is_dark and not upstream.breaker.lets_through():
                 asked.attempts.append(skip(upstream))
                 raise sumdb.Unreachable(f"{upstream.name}: skipped, it failed just now")
             sink = io.BytesIO()

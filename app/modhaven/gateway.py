@@ -77,7 +77,9 @@ class Gateway:
         Raises NotFoundError, UnavailableError, BusyError, StoreError.
         """
         if request.sumdb:
-            self._database(request)
+            database = self._database(request)
+            if request.cached_only:
+                return _known_to(database, request)
         try:
             if request.cls is Class.IMMUTABLE:
                 return self._immutable(request, deadline)
@@ -222,12 +224,38 @@ class Gateway:
         return None if won is None else won[1]
 
     def _fetch_mutable(self, request: Request, deadline: Deadline) -> Found:
-        return _again_if_purged(lambda: self._ask_and_keep(request, deadline))
-
-    def _ask_and_keep(self, request: Request, deadline: Deadline) -> Found:
+        """Ask upstreams, a database's or the chain's; then the siblings, where nothing was kept."""
+        if request.sumdb:
+            return self._ask_and_keep(request, lambda: self._ask_database(request, deadline))
         since = self._store.purges.last(request.path)
-        ask = self._ask_database if request.sumdb else self._ask_upstreams
-        found = ask(request, deadline)
+        known = self._store.get_mutable(request.path)
+        kept = known is not None and known.age <= self._freshness.stale_max_seconds
+        # With an answer at hand, though stale, nobody waits long for what is known to be down, nor
+        # until mirrors that have all failed are well again.
+        dark = self._modules.is_dark(request.module)
+        found = held.anywhere(self._store, self._peers, request) if dark and not kept else None
+        at_hand = kept or found is not None
+        persist, again = not (at_hand and dark), not at_hand
+        try:
+            return self._ask_and_keep(
+                request,
+                lambda: self._ask_upstreams(request, deadline, persist=persist, again=again),
+            )
+        except ChainError as error:
+            if kept or (error.not_found and not error.off):
+                raise
+            if found is None or self._store.purges.last(request.path) != since:
+                found = held.anywhere(self._store, self._peers, request)
+            if found is None:
+                raise
+            return found
+
+    def _ask_and_keep(self, request: Request, ask: Callable[[], Found]) -> Found:
+        return _again_if_purged(lambda: self._kept(request, ask))
+
+    def _kept(self, request: Request, ask: Callable[[], Found]) -> Found:
+        since = self._store.purges.last(request.path)
+        found = ask()
         try:
             self._store.put_mutable(request.path, found.body, found.source, since=since)
         except StoreError as error:
@@ -235,7 +263,9 @@ class Gateway:
             log.warning("%s is not kept: %s", request.path, error)
         return found
 
-    def _ask_upstreams(self, request: Request, deadline: Deadline) -> Found:
+    def _ask_upstreams(
+        self, request: Request, deadline: Deadline, *, persist: bool, again: bool
+    ) -> Found:
         def use(turn: Turn) -> bytes:
             sink = io.BytesIO()
             limit = content.LIMITS[request.kind]
@@ -243,19 +273,16 @@ class Gateway:
             _check(request, sink.getvalue())
             return sink.getvalue()
 
-        known = self._store.get_mutable(request.path)
-        # With an answer at hand, though stale, nobody waits long for what is known to be down, nor
-        # until mirrors that have all failed are well again.
-        stale = known is not None and known.age <= self._freshness.stale_max_seconds
-        persist = not (stale and self._modules.is_dark(request.module))
         body, source = self._modules.walk(
-            use, module=request.module, hedged=True, persist=persist, again=not stale
+            use, module=request.module, hedged=True, persist=persist, again=again
         )
         return Found(source=source, body=body)
 
     def _ask_database(self, request: Request, deadline: Deadline) -> Found:
         """Return a proven answer; the database's client keeps lookups and tiles in the store."""
-        with asking(deadline) as asked:
+        # A tree head is asked for to have a new one.
+        siblings = request.kind is not Kind.SUMDB_LATEST
+        with asking(deadline, siblings=siblings) as asked:
             try:
                 body = self._database(request).answer(request)
             except (sumdb.NotFound, sumdb.Skipped, ValueError) as error:
@@ -322,6 +349,14 @@ def _again_if_purged(ask: Callable[[], T]) -> T:
             return ask()
         except PurgedError as error:
             log.info("%s: it is asked for again", error)
+
+
+def _known_to(database: Database, request: Request) -> Found:
+    """Return what a database has proven before, and kept; NotFoundError."""
+    body = database.known(request)
+    if body is None:
+        raise NotFoundError(f"{request.path} is not in the store", [])
+    return Found(source=FROM_STORE, body=body)
 
 
 def _from_store(stored: Stored) -> Found:

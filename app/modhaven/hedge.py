@@ -1,10 +1,11 @@
-"""Several calls for one answer: the next begins when the one before is slow or has failed."""
+"""Several calls for one answer: the first good one, begun one after the other, or all there are."""
 
 from __future__ import annotations
 
 import contextvars
 import queue
 import threading
+import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -47,6 +48,33 @@ def race(
             raise error
         ended += 1
     return None
+
+
+def gather(
+    calls: Sequence[Callable[[], T]],
+    *,
+    passes: type[Exception] | tuple[type[Exception], ...],
+    seconds: float,
+) -> list[T]:
+    """Return what comes within ``seconds`` of calls that begin together, but of those that fail.
+
+    Failing, threads and contexts: as in race.
+    """
+    running = _Running(calls)
+    for _ in calls:
+        running.start_next()
+    end = time.monotonic() + seconds
+    results = []
+    for _ in calls:
+        try:
+            _, result, error = running.done.get(timeout=max(0.0, end - time.monotonic()))
+        except queue.Empty:
+            break
+        if error is None:
+            results.append(result)
+        elif not isinstance(error, passes):
+            raise error
+    return results  # type: ignore[return-value] # as above
 
 
 class _Running(Generic[T]):

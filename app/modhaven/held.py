@@ -1,17 +1,23 @@
-"""What the store alone can say about a list or @latest, labelled with its age."""
+"""What stores alone can say about a list or @latest, labelled with its age: ours, or siblings'."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import time
 from typing import TYPE_CHECKING
 
-from modhaven import semver
+from modhaven import content, semver
 from modhaven.answers import FROM_STORE, Found
 from modhaven.modpath import escape_version
 from modhaven.protocol import Kind, Request
 from modhaven.store.base import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from modhaven.peers import Peers
     from modhaven.store.base import Mutable, Store
 
 
@@ -27,10 +33,44 @@ def stale(store: Store, request: Request, known: Mutable | None, *, max_age: flo
     """
     if known is not None and known.age <= max_age:
         return as_it_is(known)
-    return _from_files(store, request) if request.kind in (Kind.LIST, Kind.LATEST) else None
+    return _from_files(store, request)
+
+
+def anywhere(store: Store, peers: Peers, request: Request) -> Found | None:
+    """Return what the stores of all backends say together; None: nothing. StoreError.
+
+    A list has every version that one of them knows, @latest is the newest of theirs, the answer to
+    another query the youngest. The age is that of the youngest answer.
+    """
+    own = _from_files(store, request)
+    answers = [] if own is None else [own]
+    for name, body, age in peers.say(request.path, limit=content.LIMITS[request.kind]):
+        with contextlib.suppress(content.RejectedError):
+            content.check(request, body)
+            # One that is fresh there tells no age.
+            seconds = int(age) if age.isdecimal() else 0
+            answers.append(Found(source=name, body=body, stale_seconds=seconds))
+    youngest = min(answers, key=lambda one: one.stale_seconds or 0, default=None)
+    if youngest is None or len(answers) == 1:
+        return youngest
+    if request.kind is Kind.LIST:
+        return dataclasses.replace(youngest, body=_list(_versions(answers)))
+    if request.kind is Kind.LATEST:
+        by_version = {json.loads(one.body)["Version"]: one for one in answers}
+        return by_version[semver.latest(list(by_version)) or ""]
+    return youngest
+
+
+def _versions(lists: Sequence[Found]) -> set[str]:
+    # A line may tell more than its version; the go command reads that alone.
+    lines = b"\n".join(one.body for one in lists).decode(errors="replace").split("\n")
+    return {fields[0] for line in lines if (fields := line.split())}
 
 
 def _from_files(store: Store, request: Request) -> Found | None:
+    """Return what the published files say of a list or @latest; None: nothing. StoreError."""
+    if request.kind not in (Kind.LIST, Kind.LATEST):
+        return None
     versions = store.versions(request.escaped_module)
     best = semver.latest(versions)
     if best is None:
@@ -48,6 +88,9 @@ def _from_files(store: Store, request: Request) -> Found | None:
         raise StoreError(f"{newest.path} cannot be read: {error.strerror or error}") from error
     if request.kind is Kind.LATEST:
         return Found(source=FROM_STORE, body=info, stale_seconds=age)
-    tagged = sorted((v for v in versions if not semver.is_pseudo(v)), key=semver.sort_key)
-    body = "".join(f"{version}\n" for version in tagged).encode()
-    return Found(source=FROM_STORE, body=body, stale_seconds=age)
+    tagged = [version for version in versions if not semver.is_pseudo(version)]
+    return Found(source=FROM_STORE, body=_list(tagged), stale_seconds=age)
+
+
+def _list(versions: Iterable[str]) -> bytes:
+    return "".join(f"{version}\n" for version in sorted(versions, key=semver.sort_key)).encode()

@@ -1,4 +1,4 @@
-"""The sibling backends: who of them holds a file? All are asked at once, in a bounded time."""
+"""The sibling backends: what do their stores hold? All are asked at once, in a bounded time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from modhaven.attempt import AttemptError, Deadline
 from modhaven.chain import Attempt, ask
-from modhaven.hedge import race
+from modhaven.hedge import gather, race
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,11 +34,7 @@ class Peers:
 
         One that does not answer in time is left out until a probe finds it well. NoPeerError.
         """
-        left = [peer for peer in self._upstreams if peer.breaker.lets_through()]
-        for peer in self._upstreams:
-            if peer not in left:
-                peer.probe_while_open()
-        left = left or list(self._upstreams)
+        left = self._asked()
         deadline = Deadline.after(self._seconds)
         attempts: list[Attempt] = []
         while left and deadline.left > 0:
@@ -53,12 +49,30 @@ class Peers:
                 continue
         raise NoPeerError(path)
 
+    def say(self, path: str, *, limit: int) -> list[tuple[str, bytes, str]]:
+        """Return each sibling's name, its small answer for ``path``, and what it says of its age.
+
+        Of those that hold one, and give it in time.
+        """
+
+        def small(peer: Upstream) -> tuple[str, bytes, str]:
+            def use(_turn: Turn) -> tuple[bytes, str]:
+                return peer.small(path, limit=limit, seconds=self._seconds)
+
+            return peer.name, *ask(peer, use, [])
+
+        calls = [functools.partial(small, peer) for peer in self._asked()]
+        return gather(calls, passes=AttemptError, seconds=self._seconds)
+
+    def _asked(self) -> list[Upstream]:
+        """Return who is not left out; where all are, all."""
+        well = [peer for peer in self._upstreams if peer.breaker.lets_through()]
+        for peer in self._upstreams:
+            if peer not in well:
+                peer.probe_while_open()
+        return well or list(self._upstreams)
+
     @staticmethod
     def _holds(peer: Upstream, path: str, seconds: float) -> None:
         """Return when ``peer`` has ``path``. Raises AttemptError."""
-
-        def look(_turn: Turn) -> None:
-            if not peer.has(path, seconds=seconds):
-                raise AttemptError("404", not_found=True)
-
-        ask(peer, look, [])
+        ask(peer, lambda _turn: peer.has(path, seconds=seconds), [])

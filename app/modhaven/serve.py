@@ -117,6 +117,7 @@ def join(config: Config, board: Board | None = None) -> Parts:
             folder=store.folder(f"sumdb/{spec.name}"),
             nosumdb=config.nosumdb if named else _join(config.nosumdb, config.private),
             modules=spec.modules,
+            peers=peers,
         )
 
     def peer(spec: Peer) -> Upstream:
@@ -135,10 +136,11 @@ def join(config: Config, board: Board | None = None) -> Parts:
         pool_size=config.limits.threads,
         certificate=(tls.certificate_file, tls.key_file) if tls else None,
     )
+    siblings = [peer(spec) for spec in config.peers]
+    peers = Peers(siblings, seconds=config.peer_seconds)
     databases = Databases(
         [database(spec) for spec in config.sumdb], nosumdb=config.nosumdb, private=config.private
     )
-    siblings = [peer(spec) for spec in config.peers]
     bulkheads = Bulkheads(config.limits)
 
     def verifier(*, required: bool) -> Verifier:
@@ -149,7 +151,7 @@ def join(config: Config, board: Board | None = None) -> Parts:
         modules=Chain(
             sources, private=config.private, hedge=config.hedge, rounds=config.upstream_rounds
         ),
-        peers=Peers(siblings, seconds=config.peer_seconds),
+        peers=peers,
         databases=databases,
         verifier=verifier(required=config.require_verified),
         freshness=config.freshness,

@@ -166,6 +166,14 @@ class Client:
 
         return self._from_sources(attempt)
 
+    def known(self, path: str) -> bytes | None:
+        """Return what has been proven of ``lookup/…``, ``tile/…`` or ``latest``; asks nobody."""
+        if path == "latest":
+            return self.head or None
+        if path.startswith("lookup/"):
+            return self._load_answer(path)
+        return self._tiles.find(tiles.parse_tile_path(path))
+
     @property
     def head(self) -> bytes:
         """The latest signed tree head known, empty if there is none; asks nobody."""

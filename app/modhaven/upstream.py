@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import logging
 import random
 import threading
@@ -21,6 +23,10 @@ from modhaven.reply import TRANSIENT, check_status, copy
 from modhaven.transport import make_session
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from urllib3 import BaseHTTPResponse
+
     from modhaven.board import Place
     from modhaven.chain_spec import UpstreamSpec
     from modhaven.settings import BreakerConfig, Timeouts
@@ -112,20 +118,21 @@ class Upstream:
             else:
                 return
 
-    def has(self, path: str, *, seconds: float) -> bool:
-        """Tell whether ``path`` is there, without fetching it. Raises AttemptError."""
-        timeout = urllib3.util.Timeout(total=seconds)
-        try:
-            with self._session.send("HEAD", self._address(path), timeout=timeout) as answer:
-                answer.drain_conn()
-                check_status(answer)
-        except AttemptError as error:
-            if error.not_found:
-                return False
-            raise
-        except urllib3.exceptions.HTTPError as error:
-            raise explain(error) from error
-        return True
+    def has(self, path: str, *, seconds: float) -> None:
+        """Return when ``path`` is there, without fetching it. Raises AttemptError."""
+        with self._asked_once("HEAD", path, seconds) as answer:
+            answer.drain_conn()
+
+    def small(self, path: str, *, limit: int, seconds: float) -> tuple[bytes, str]:
+        """Return a small body, and what ours say of its age: the header X-Modhaven-Stale.
+
+        All of it must arrive within ``seconds``. Raises AttemptError.
+        """
+        sink = io.BytesIO()
+        end = Deadline.after(seconds)
+        with self._asked_once("GET", path, seconds) as answer:
+            copy(answer, sink, limit, end, stall=seconds)
+        return sink.getvalue(), answer.headers.get("X-Modhaven-Stale", "")
 
     def probe_while_open(self) -> None:
         """See to it that an upstream that is left out is probed, in the background, until well."""
@@ -168,6 +175,16 @@ class Upstream:
                 self._probe_over.set()
         finally:
             self._prober.release()
+
+    @contextlib.contextmanager
+    def _asked_once(self, method: str, path: str, seconds: float) -> Iterator[BaseHTTPResponse]:
+        timeout = urllib3.util.Timeout(total=seconds)
+        try:
+            with self._session.send(method, self._address(path), timeout=timeout) as answer:
+                check_status(answer)
+                yield answer
+        except urllib3.exceptions.HTTPError as error:
+            raise explain(error) from error
 
     def _fetch_once(
         self, path: str, sink: BinaryIO, limit: int, deadline: Deadline, *, hurried: bool

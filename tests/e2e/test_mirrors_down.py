@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 PRIMARY = "goproxy.cn"
 MIRRORS = (PRIMARY, "goproxy.io", "proxy.golang.org")
 MODULE = "rsc.io/quote@v1.5.2"
+# What golang.build downloads.
+BUILT = (
+    ("rsc.io/quote", "v1.5.2"),
+    ("rsc.io/sampler", "v1.3.0"),
+    ("golang.org/x/text", "v0.0.0-20170915032832-14c0d48ead0c"),
+)
+DATABASE = "localhost.localdev/sumdb"
+STORE = "/var/lib/modhaven/store"
 
 
 @contextlib.contextmanager
@@ -92,6 +100,36 @@ def test_a_file_that_one_backend_alone_has_is_served_with_every_mirror_down(hold
             cluster.forget_edge_caches()
 
 
+@pytest.mark.parametrize("holder", cluster.names("backends")[-1:])
+def test_what_a_build_needs_may_be_known_to_one_backend_alone_with_every_mirror_down(
+    holder: str,
+) -> None:
+    assert golang.build(cluster.client()).ok
+    for name in set(cluster.names("backends")) - {holder}:
+        remote.run(name, "systemctl", "stop", "modhaven.service")
+    for module, version in BUILT:
+        base = f"/{module}/@v"
+        for path in ("list", f"{version}.info", f"{version}.mod", f"{version}.zip"):
+            ask_app(holder, f"{base}/{path}")
+        ask_app(holder, f"/{module}/@latest")
+        ask_app(holder, f"/sumdb/{DATABASE}/lookup/{module}@{version}")
+    for name in set(cluster.names("backends")) - {holder}:
+        for kept in ("cache", "mutable"):
+            remote.run(name, "rm", "-rf", f"{STORE}/{kept}")
+        remote.run(name, "systemctl", "start", "modhaven.service")
+    cluster.wait_until_whole()
+    cluster.forget_edge_caches()
+    with every_mirror_down():
+        run = golang.build(cluster.client())
+        assert run.ok, run.output
+        for module, version in BUILT:
+            for end in ("@v/list", "@latest"):
+                for edge in lab().group("edges"):
+                    answer = get(edge.address, f"/{module}/{end}")
+                    assert answer.status == 200, (edge.name, module, end, answer.body)
+                    assert b"v" in answer.body
+
+
 def known_files() -> list[origin.File]:
     return [file for file in origin.files() if file.path.startswith("/rsc.io/quote/@v/v1.5")]
 
@@ -99,10 +137,15 @@ def known_files() -> list[origin.File]:
 def give_to(holder: str) -> None:
     """See to it that `holder` has the known files in its store."""
     for file in known_files():
-        remote.run(
-            *(holder, "curl", "--silent", "--fail", "--output", "/dev/null"),
-            *("--unix-socket", "/run/modhaven/app.sock", f"http://app{file.path}"),
-        )
+        ask_app(holder, file.path)
+
+
+def ask_app(backend: str, path: str) -> None:
+    """Ask the app of one backend, past every nginx."""
+    remote.run(
+        *(backend, "curl", "--silent", "--fail", "--output", "/dev/null"),
+        *("--unix-socket", "/run/modhaven/app.sock", f"http://app{path}"),
+    )
 
 
 def give_only_to(holder: str) -> None:
