@@ -122,7 +122,7 @@ def test_what_a_build_needs_may_be_known_to_one_backend_alone_with_every_mirror_
     with every_mirror_down():
         run = golang.build(cluster.client())
         assert run.ok, run.output
-        for module, version in BUILT:
+        for module, _version in BUILT:
             for end in ("@v/list", "@latest"):
                 for edge in lab().group("edges"):
                     answer = get(edge.address, f"/{module}/{end}")
