@@ -87,8 +87,11 @@ class FakeUpstream:
                     self.send_header("Content-Length", str(len(reply.body)))
                     body = reply.body
                 self.end_headers()
-                self.wfile.write(body[: len(body) - reply.cut])
+                if self.command != "HEAD":
+                    self.wfile.write(body[: len(body) - reply.cut])
                 self.close_connection = reply.cut > 0
+
+            do_HEAD = do_GET  # noqa: N815 - http.server's name
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
                 pass

@@ -18,7 +18,7 @@ from modhaven import modpath, sumdb
 from modhaven.attempt import Attempt, AttemptError, Deadline
 from modhaven.chain import ask, skip
 from modhaven.globs import match_prefix_patterns
-from modhaven.peers import NoPeerError, Peers
+from modhaven.peers import Peers
 from modhaven.protocol import Kind, Request
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modhaven.source import Source
-    from modhaven.upstream import Turn
+    from modhaven.upstream import Turn, Upstream
 
 log = logging.getLogger(__name__)
 # Bytes; a tile has 8 KiB, a record some lines.
@@ -128,9 +128,9 @@ class Database:
             key,
             # All in a hurry, so that a black hole delays little; then the slow ones once more.
             [
-                self._siblings_if_dark,
+                *(self._sibling(peer, early=True) for peer in self._peers.upstreams),
                 *(self._fetcher(upstream, prefix, hurried=True) for upstream, prefix in sources),
-                self._siblings,
+                *(self._sibling(peer, early=False) for peer in self._peers.upstreams),
                 *(self._fetcher(upstream, prefix, hurried=False) for upstream, prefix in sources),
             ],
             sumdb.DiskState(folder),
@@ -158,35 +158,61 @@ class Database:
                 return self.client.latest()
 
     def known(self, request: Request) -> bytes | None:
-        """Return what is known of a lookup, tile or tree head without asking anybody."""
-        return self.client.known(request.path.removeprefix(f"sumdb/{request.sumdb}/"))
+        """Return what is known of a lookup, tile or tree head without asking anybody. OSError."""
+        with contextlib.suppress(sumdb.SumdbError):
+            return self.client.known(request.path.removeprefix(f"sumdb/{request.sumdb}/"))
+        return None
+
+    def meet(self, *, seconds: float) -> None:
+        """Prove the siblings' tree heads, and keep what proves them: theirs and ours are one log.
+
+        With that, what one of us has looked up can be proven to others while the database is down.
+        """
+        for name, head, _ in self._peers.say(f"sumdb/{self.name}/latest", limit=_LIMIT):
+            if head == self.client.head:
+                continue
+            try:
+                with asking(Deadline.after(seconds), siblings=False):
+                    self.client.learn(head)
+            except sumdb.SecurityError as error:
+                log.error("%s knows a tree head of %s: %s", name, self.name, error)  # noqa: TRY400 - says it all
+            except sumdb.SumdbError as error:
+                log.info("the tree head of %s that %s knows: %s", self.name, name, error)
 
     @property
     def _is_dark(self) -> bool:
         return all(upstream.breaker.is_open for upstream in self._upstreams)
 
-    def _siblings_if_dark(self, path: str) -> bytes:
-        if not self._is_dark:
-            raise sumdb.Unreachable(f"{path}: the siblings are asked later")
-        return self._siblings(path)
+    def _sibling(self, peer: Upstream, *, early: bool) -> sumdb.Fetch:
+        """Return a source that is asked only where mirrors and the database itself fail.
 
-    def _siblings(self, path: str) -> bytes:
-        asked = _asking.get(None) or Asking(Deadline.after(_DEFAULT_SECONDS))
-        failed = [asked.failed.get((upstream.name, path)) for upstream in self._upstreams]
-        # They know nothing that a mirror of the database, or itself, says is not there.
-        if not asked.siblings or any(error is not None and error.not_found for error in failed):
-            raise sumdb.Unreachable(f"{path}: no sibling is asked")
-        sink = io.BytesIO()
+        ``early``: before them, while they are known to be down.
+        """
 
-        def use(turn: Turn) -> None:
-            turn.fetch(f"sumdb/{self.name}/{path}", sink, limit=_LIMIT, deadline=asked.deadline)
+        def fetch(path: str) -> bytes:
+            asked = _asking.get(None) or Asking(Deadline.after(_DEFAULT_SECONDS))
+            failed = [asked.failed.get((upstream.name, path)) for upstream in self._upstreams]
+            # They know nothing that the database, or a mirror of it, says is not there.
+            no_use = any(error is not None and error.not_found for error in failed)
+            wanted = asked.siblings and (self._is_dark or not early) and not no_use
+            seconds = min(self._peers.seconds, asked.deadline.left)
+            if not wanted or seconds <= 0 or (peer.name, path) in asked.failed:
+                raise sumdb.Unreachable(f"{path}: {peer.name} is not asked")
+            if not peer.breaker.lets_through():
+                peer.probe_while_open()
+                raise sumdb.Unreachable(f"{peer.name}: skipped, it failed just now")
+            place = f"sumdb/{self.name}/{path}"
+            try:
+                body, _ = ask(
+                    peer, lambda _turn: peer.small(place, limit=_LIMIT, seconds=seconds), []
+                )
+            except AttemptError as error:
+                asked.failed[peer.name, path] = error
+                raise sumdb.Unreachable(f"{peer.name}: {path}: {error}") from error
+            asked.sources.append(peer.name)
+            return body
 
-        try:
-            _, source = self._peers.walk(f"sumdb/{self.name}/{path}", use)
-        except NoPeerError:
-            raise sumdb.Unreachable(f"{path}: no sibling holds it") from None
-        asked.sources.append(source)
-        return sink.getvalue()
+        return fetch
 
     def _fetcher(self, upstream: Source, prefix: str, *, hurried: bool) -> sumdb.Fetch:
         def fetch(path: str) -> bytes:

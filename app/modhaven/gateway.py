@@ -229,12 +229,16 @@ class Gateway:
             return self._ask_and_keep(request, lambda: self._ask_database(request, deadline))
         since = self._store.purges.last(request.path)
         known = self._store.get_mutable(request.path)
-        kept = known is not None and known.age <= self._freshness.stale_max_seconds
+        max_age = self._freshness.stale_max_seconds
+        kept = known is not None and known.age <= max_age
         # With an answer at hand, though stale, nobody waits long for what is known to be down, nor
         # until mirrors that have all failed are well again.
         dark = self._modules.is_dark(request.module)
-        found = held.anywhere(self._store, self._peers, request) if dark and not kept else None
-        at_hand = kept or found is not None
+        found, looked = None, False
+        if dark and not kept:
+            with contextlib.suppress(StoreError):
+                found, looked = held.anywhere(self._store, self._peers, request), True
+        at_hand = kept or (found is not None and (found.stale_seconds or 0) <= max_age)
         persist, again = not (at_hand and dark), not at_hand
         try:
             return self._ask_and_keep(
@@ -244,7 +248,7 @@ class Gateway:
         except ChainError as error:
             if kept or (error.not_found and not error.off):
                 raise
-            if found is None or self._store.purges.last(request.path) != since:
+            if not looked or self._store.purges.last(request.path) != since:
                 found = held.anywhere(self._store, self._peers, request)
             if found is None:
                 raise
@@ -352,8 +356,11 @@ def _again_if_purged(ask: Callable[[], T]) -> T:
 
 
 def _known_to(database: Database, request: Request) -> Found:
-    """Return what a database has proven before, and kept; NotFoundError."""
-    body = database.known(request)
+    """Return what a database has proven before, and kept; NotFoundError, StoreError."""
+    try:
+        body = database.known(request)
+    except OSError as error:
+        raise StoreError(f"{request.path} cannot be read: {error.strerror or error}") from error
     if body is None:
         raise NotFoundError(f"{request.path} is not in the store", [])
     return Found(source=FROM_STORE, body=body)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from modhaven import content, semver
 from modhaven.answers import FROM_STORE, Found
 from modhaven.modpath import escape_version
-from modhaven.protocol import Kind, Request
+from modhaven.protocol import MAX_ELEMENT, Kind, Request
 from modhaven.store.base import StoreError
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from modhaven.peers import Peers
     from modhaven.store.base import Mutable, Store
+
+
+# Of an age in seconds: three years have eight.
+_MOST_DIGITS = 10
 
 
 def as_it_is(known: Mutable) -> Found:
@@ -43,28 +47,31 @@ def anywhere(store: Store, peers: Peers, request: Request) -> Found | None:
     another query the youngest. The age is that of the youngest answer.
     """
     own = _from_files(store, request)
-    answers = [] if own is None else [own]
-    for name, body, age in peers.say(request.path, limit=content.LIMITS[request.kind]):
+    told = [] if own is None else [(own.source, own.body, str(own.stale_seconds))]
+    told += peers.say(request.path, limit=content.LIMITS[request.kind])
+    answers = []
+    for name, body, age in told:
         with contextlib.suppress(content.RejectedError):
             content.check(request, body)
             # One that is fresh there tells no age.
-            seconds = int(age) if age.isdecimal() else 0
+            seconds = int(age) if age.isdecimal() and len(age) < _MOST_DIGITS else 0
             answers.append(Found(source=name, body=body, stale_seconds=seconds))
-    youngest = min(answers, key=lambda one: one.stale_seconds or 0, default=None)
-    if youngest is None or len(answers) == 1:
-        return youngest
-    if request.kind is Kind.LIST:
-        return dataclasses.replace(youngest, body=_list(_versions(answers)))
+    answers.sort(key=lambda one: one.stale_seconds or 0, reverse=True)
+    if len(answers) > 1 and request.kind is Kind.LIST:
+        return dataclasses.replace(answers[-1], body=_list(_versions(answers)))
     if request.kind is Kind.LATEST:
+        # Of two that name the same, the younger.
         by_version = {json.loads(one.body)["Version"]: one for one in answers}
-        return by_version[semver.latest(list(by_version)) or ""]
-    return youngest
+        best = semver.latest([version for version in by_version if len(version) <= MAX_ELEMENT])
+        return by_version[best] if best is not None else None
+    return answers[-1] if answers else None
 
 
 def _versions(lists: Sequence[Found]) -> set[str]:
     # A line may tell more than its version; the go command reads that alone.
     lines = b"\n".join(one.body for one in lists).decode(errors="replace").split("\n")
-    return {fields[0] for line in lines if (fields := line.split())}
+    firsts = {fields[0] for line in lines if (fields := line.split())}
+    return {version for version in firsts if len(version) <= MAX_ELEMENT}
 
 
 def _from_files(store: Store, request: Request) -> Found | None:

@@ -26,16 +26,16 @@ class Peers:
 
     def __init__(self, upstreams: Sequence[Upstream], *, seconds: float) -> None:
         """``seconds``: how long to wait for the first that says it has the file."""
-        self._upstreams = list(upstreams)
-        self._seconds = seconds
+        self.upstreams = list(upstreams)
+        self.seconds = seconds
 
     def walk(self, path: str, use: Callable[[Turn], T]) -> tuple[T, str]:
         """Return what ``use`` gets from a sibling that holds ``path``, and the sibling's name.
 
         One that does not answer in time is left out until a probe finds it well. NoPeerError.
         """
-        left = self._asked()
-        deadline = Deadline.after(self._seconds)
+        left = self._well() or list(self.upstreams)
+        deadline = Deadline.after(self.seconds)
         attempts: list[Attempt] = []
         while left and deadline.left > 0:
             calls = [functools.partial(self._holds, peer, path, deadline.left) for peer in left]
@@ -52,25 +52,25 @@ class Peers:
     def say(self, path: str, *, limit: int) -> list[tuple[str, bytes, str]]:
         """Return each sibling's name, its small answer for ``path``, and what it says of its age.
 
-        Of those that hold one, and give it in time.
+        Of those that are not left out, hold one, and give it in time.
         """
 
         def small(peer: Upstream) -> tuple[str, bytes, str]:
             def use(_turn: Turn) -> tuple[bytes, str]:
-                return peer.small(path, limit=limit, seconds=self._seconds)
+                return peer.small(path, limit=limit, seconds=self.seconds)
 
             return peer.name, *ask(peer, use, [])
 
-        calls = [functools.partial(small, peer) for peer in self._asked()]
-        return gather(calls, passes=AttemptError, seconds=self._seconds)
+        calls = [functools.partial(small, peer) for peer in self._well()]
+        return gather(calls, passes=AttemptError, seconds=self.seconds)
 
-    def _asked(self) -> list[Upstream]:
-        """Return who is not left out; where all are, all."""
-        well = [peer for peer in self._upstreams if peer.breaker.lets_through()]
-        for peer in self._upstreams:
+    def _well(self) -> list[Upstream]:
+        """Return who is not left out."""
+        well = [peer for peer in self.upstreams if peer.breaker.lets_through()]
+        for peer in self.upstreams:
             if peer not in well:
                 peer.probe_while_open()
-        return well or list(self._upstreams)
+        return well
 
     @staticmethod
     def _holds(peer: Upstream, path: str, seconds: float) -> None:

@@ -50,6 +50,8 @@ _WORKER_SILENCE_SECONDS = 60
 _KEEPALIVE_SECONDS = 75
 # Counting a large store keeps a disk busy for a while.
 _USAGE_SECONDS = 300.0
+# How old the proofs of siblings may be that are lost when the database goes down.
+_MEET_SECONDS = 60.0
 UMASK = 0o027
 
 
@@ -60,6 +62,7 @@ class Parts:
     app: App
     store: DiskStore
     verifier: Verifier
+    databases: Databases
 
 
 def build(config: Config, board: Board | None = None) -> App:
@@ -166,7 +169,7 @@ def join(config: Config, board: Board | None = None) -> Parts:
         drain_file=config.drain_file,
     )
     app = App(config=config, gateway=gateway, status=status)
-    return Parts(app=app, store=store, verifier=verifier(required=False))
+    return Parts(app=app, store=store, verifier=verifier(required=False), databases=databases)
 
 
 def _join(*patterns: str) -> str:
@@ -219,6 +222,8 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         parts = join(self._modhaven, self._board)
         Reverifier(store=parts.store, verifier=parts.verifier).start()
         _count_usage(parts.store)
+        if self._modhaven.peers:
+            _meet_siblings(parts.store, parts.databases)
         return parts.app
 
 
@@ -231,6 +236,15 @@ def _count_usage(store: Store) -> None:
         return True
 
     Chore("usage/", store=store, turn=turn, pause_seconds=_USAGE_SECONDS).start()
+
+
+def _meet_siblings(store: Store, databases: Databases) -> None:
+    def turn() -> bool:
+        for database in databases:
+            database.meet(seconds=_MEET_SECONDS)
+        return True
+
+    Chore("heads/", store=store, turn=turn, pause_seconds=_MEET_SECONDS).start()
 
 
 def _forget_worker(_arbiter: object, worker: Any) -> None:

@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
@@ -120,8 +121,8 @@ class Upstream:
 
     def has(self, path: str, *, seconds: float) -> None:
         """Return when ``path`` is there, without fetching it. Raises AttemptError."""
-        with self._asked_once("HEAD", path, seconds) as answer:
-            answer.drain_conn()
+        with self._asked_once("HEAD", path, seconds):
+            pass
 
     def small(self, path: str, *, limit: int, seconds: float) -> tuple[bytes, str]:
         """Return a small body, and what ours say of its age: the header X-Modhaven-Stale.
@@ -181,6 +182,9 @@ class Upstream:
         timeout = urllib3.util.Timeout(total=seconds)
         try:
             with self._session.send(method, self._address(path), timeout=timeout) as answer:
+                if answer.status != HTTPStatus.OK or method == "HEAD":
+                    # An answer that was not read to its end costs the connection.
+                    answer.drain_conn()
                 check_status(answer)
                 yield answer
         except urllib3.exceptions.HTTPError as error:

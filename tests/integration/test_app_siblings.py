@@ -97,16 +97,6 @@ def test_a_build_works_at_a_backend_that_has_nothing_with_everything_else_down(
     assert lookups
 
 
-def test_a_database_that_says_no_is_believed(
-    serve: Servers, fake: FakeUpstream, fake2: FakeUpstream
-) -> None:
-    server = serve(fake.url, peers=[{"name": "sibling", "url": fake2.url}])
-    lookup = f"sumdb/{SUMDB_NAME}/lookup/{MODULE}@v1.0.0"
-    assert server.get(lookup).status_code in (404, 502)
-    assert fake.counts[lookup] == 1
-    assert not fake2.counts
-
-
 def test_lists_and_latest_are_what_all_backends_know_together_and_labelled(
     serve: Servers, fake: FakeUpstream, refused_url: str
 ) -> None:
@@ -149,6 +139,36 @@ def test_what_no_backend_knows_fails_as_the_mirrors_did(
         assert answer.status_code == 502
         assert "connection refused" in answer.text
     assert not fake.counts
+
+
+def test_a_list_that_every_mirror_says_it_has_not_is_no_siblings_to_tell(
+    serve: Servers, fake: FakeUpstream, fake2: FakeUpstream
+) -> None:
+    fake2.script(f"{MODULE}/@v/list", Reply(body=b"v1.0.0\n"))
+    sibling = serve(fake2.url, sumdb="off")
+    assert sibling.get(f"{MODULE}/@v/list").status_code == 200
+    server = serve(fake.url, sumdb="off", peers=beside(sibling))
+    assert server.get(f"{MODULE}/@v/list").status_code == 404
+
+
+def test_what_a_sibling_says_amiss_does_no_harm(
+    serve: Servers, fake: FakeUpstream, fake2: FakeUpstream, refused_url: str
+) -> None:
+    long = "v1.0." + 5000 * "1"
+    own = {"name": "amiss", "url": fake.url}
+    good = {"name": "good", "url": fake2.url}
+    server = serve(refused_url, sumdb="off", peers=[own, good])
+    below = f"cached-only/{MODULE}"
+    age = {"X-Modhaven-Stale": "9" * 5000}
+    fake.script(f"{below}/@v/list", Reply(body=f"v1.1.0\n{long}\n".encode(), headers=age))
+    fake.script(f"{below}/@latest", Reply(body=json.dumps({"Version": long}).encode()))
+    fake.script(f"{below}/@v/master.info", Reply(body=b"<html>"))
+    fake2.script(f"{below}/@v/list", Reply(body=b"v1.0.0\n"))
+    for path in ("@latest", "@v/master.info"):
+        fake2.script(f"{below}/{path}", Reply(body=INFO))
+    assert server.get(f"{MODULE}/@v/list").text == "v1.0.0\nv1.1.0\n"
+    assert server.get(f"{MODULE}/@latest").content == INFO
+    assert server.get(f"{MODULE}/@v/master.info").content == INFO
 
 
 def test_with_no_upstream_wanted_lists_come_from_siblings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import threading
 import time
 import zipfile
@@ -324,6 +325,45 @@ def test_cached_only_asks_nobody(app: App, fake: FakeUpstream) -> None:
     assert call(app, f"/cached-only/{BASE}.info").body == INFO
     assert call(app, f"/cached-only/{MODULE}/@v/list").body == b"v1.0.0\n"
     assert fake.counts.total() == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "latest", "lookup/a.b/c@v1.0.0", "tile/8/0/000", "tile/8/0/000.p/7",
+        "tile/8/0/000.p/999", "tile/8/0/x000/000", "tile/8/data/000",
+    ],
+)  # fmt: skip
+def test_cached_only_a_database_says_what_it_knows_and_asks_nobody(
+    tmp_path: Path, fake: FakeUpstream, path: str
+) -> None:
+    app = build(tmp_path, fake.url, sumdb=f"{TEST_SUMDB} {fake.url}/itself")
+    folder = tmp_path / "store/cache/download/sumdb/localhost.localdev/sumdb"
+    asked = f"/cached-only/sumdb/localhost.localdev/sumdb/{path}"
+    assert call(app, asked).status == 404
+    folder.mkdir(parents=True)
+    (folder / "latest").write_text("no signed head")
+    assert call(app, asked).status == 404
+    assert fake.counts.total() == 0
+
+
+def test_an_old_file_keeps_nobody_from_waiting_for_a_slow_mirror(
+    tmp_path: Path, app: App, fake: FakeUpstream
+) -> None:
+    assert call(app, f"/{BASE}.info").status == 200
+    info = tmp_path / f"store/cache/download/{BASE}.info"
+    os.utime(info, (time.time() - 90 * 86400,) * 2)
+    slow = build(
+        tmp_path,
+        fake.url,
+        upstream_timeouts={"connect_seconds": 5, "first_byte_seconds": 5, "patience_seconds": 0.3},
+    )
+    path = f"{MODULE}/@v/list"
+    fake.script(path, *[Reply(status=503)] * 3, Reply(body=b"v1.0.0\nv1.9.0\n", delay_seconds=0.7))
+    for _ in range(3):
+        assert call(slow, f"/{path}").headers["X-Modhaven-Stale"]
+    answer = call(slow, f"/{path}")
+    assert (answer.text, "X-Modhaven-Stale" in answer.headers) == ("v1.0.0\nv1.9.0\n", False)
 
 
 def test_a_crowd_is_one_fetch(app: App, fake: FakeUpstream) -> None:
