@@ -169,11 +169,10 @@ class Database:
         With that, what one of us has looked up can be proven to others while the database is down.
         """
         for name, head, _ in self._peers.say(f"sumdb/{self.name}/latest", limit=_LIMIT):
-            if head == self.client.head:
-                continue
             try:
-                with asking(Deadline.after(seconds), siblings=False):
-                    self.client.learn(head)
+                if head != self.client.head:
+                    with asking(Deadline.after(seconds), siblings=False):
+                        self.client.learn(head)
             except sumdb.SecurityError as error:
                 log.error("%s knows a tree head of %s: %s", name, self.name, error)  # noqa: TRY400 - says it all
             except sumdb.SumdbError as error:
