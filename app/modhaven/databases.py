@@ -64,6 +64,11 @@ def asking(deadline: Deadline, *, siblings: bool = True) -> Iterator[Asking]:
         _asking.reset(token)
 
 
+def _asked() -> Asking:
+    """Return the question that is being asked."""
+    return _asking.get(None) or Asking(Deadline.after(_DEFAULT_SECONDS))
+
+
 class Databases:
     """The checksum databases, and which of them is asked about a module."""
 
@@ -189,7 +194,7 @@ class Database:
         """
 
         def fetch(path: str) -> bytes:
-            asked = _asking.get(None) or Asking(Deadline.after(_DEFAULT_SECONDS))
+            asked = _asked()
             failed = [asked.failed.get((upstream.name, path)) for upstream in self._upstreams]
             # They know nothing that the database, or a mirror of it, says is not there.
             no_use = any(error is not None and error.not_found for error in failed)
@@ -215,7 +220,7 @@ class Database:
 
     def _fetcher(self, upstream: Source, prefix: str, *, hurried: bool) -> sumdb.Fetch:
         def fetch(path: str) -> bytes:
-            asked = _asking.get(None) or Asking(Deadline.after(_DEFAULT_SECONDS))
+            asked = _asked()
             before = asked.failed.get((upstream.name, path))
             if not hurried and (before is None or not before.hurried):
                 raise _failure(upstream, path, before or AttemptError("gave nothing of use"))

@@ -151,7 +151,7 @@ def ask_app(backend: str, path: str) -> None:
 def give_only_to(holder: str) -> None:
     """Leave the known files in the store of `holder` alone, and in no edge's cache."""
     give_to(holder)
-    paths = "".join(f"/var/lib/modhaven/store/cache/download{f.path}\n" for f in known_files())
+    paths = "".join(f"{STORE}/cache/download{f.path}\n" for f in known_files())
     for name in set(cluster.names("backends")) - {holder}:
         remote.run(name, "xargs", "rm", "-f", stdin=paths)
     cluster.forget_edge_caches()
@@ -163,7 +163,7 @@ def test_lists_are_served_and_labelled_stale_with_every_mirror_down() -> None:
     for name in cluster.names("backends"):
         give_to(name)
         # What was kept of these answers is gone: the store itself must say what it holds.
-        remote.run(name, "rm", "-rf", "/var/lib/modhaven/store/mutable/rsc.io")
+        remote.run(name, "rm", "-rf", f"{STORE}/mutable/rsc.io")
     cluster.forget_edge_caches()
     with every_mirror_down():
         versions = get(cluster.vip(), "/rsc.io/quote/@v/list")

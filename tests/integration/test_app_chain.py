@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.conftest import TEST_SUMDB, FakeUpstream, GoTestServer, Reply
 from tests.integration.egress import PASSWORD, Proxy
-from tests.integration.test_app_go import SUMDB_NAME, Server, Servers, serve, stored
+from tests.integration.test_app_go import SUMDB_NAME, Server, Servers, holder_of_zip, serve, stored
 from tests.unit.test_wsgi import BASE, INFO, MODULE, ZIP
 
 if TYPE_CHECKING:
@@ -330,9 +330,7 @@ def test_private_modules_are_named_to_no_public_mirror_and_no_database(
 def test_siblings_are_asked_side_by_side_and_hanging_ones_delay_nobody(
     serve: Servers, fake: FakeUpstream, refused_url: str
 ) -> None:
-    fake.script(f"{BASE}.zip", Reply(body=ZIP))
-    sibling = serve(fake.url, sumdb="off")
-    assert sibling.get(f"{BASE}.zip").content == ZIP
+    sibling = holder_of_zip(serve, fake)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hole = f"http://127.0.0.1:{silent.getsockname()[1]}"
         peers = [{"name": f"hung{n}", "url": hole} for n in range(3)]

@@ -166,6 +166,14 @@ class Client:
         assert "Hello, world." in done.stderr
 
 
+def holder_of_zip(serve: Servers, fake: FakeUpstream) -> Server:
+    """Give a server that has the zip, of a mirror that has it, too."""
+    fake.script(f"{BASE}.zip", Reply(body=ZIP))
+    server = serve(fake.url, sumdb="off")
+    assert server.get(f"{BASE}.zip").content == ZIP
+    return server
+
+
 def stored(server: Server) -> list[str]:
     root = server.store / "cache" / "download"
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.conftest import Reply
-from tests.integration.test_app_go import SUMDB_NAME, Client, serve, stored
+from tests.integration.test_app_go import SUMDB_NAME, Client, holder_of_zip, serve, stored
 from tests.unit.test_wsgi import BASE, INFO, MODULE, ZIP
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ pytestmark = pytest.mark.integration
 def test_a_sibling_gives_what_it_holds_when_every_mirror_has_failed(
     serve: Servers, fake: FakeUpstream, refused_url: str
 ) -> None:
-    fake.script(f"{BASE}.zip", Reply(body=ZIP))
-    sibling = serve(fake.url, sumdb="off")
-    assert sibling.get(f"{BASE}.zip").content == ZIP
+    sibling = holder_of_zip(serve, fake)
     peers = [{"name": "gone", "url": refused_url}, {"name": "backend2", "url": sibling.url}]
     server = serve(refused_url, sumdb="off", peers=peers)
 
@@ -39,9 +37,7 @@ def test_a_sibling_gives_what_it_holds_when_every_mirror_has_failed(
 def test_a_sibling_is_asked_before_mirrors_that_have_all_failed_are_asked_again(
     serve: Servers, fake: FakeUpstream, fake2: FakeUpstream
 ) -> None:
-    fake.script(f"{BASE}.zip", Reply(body=ZIP))
-    sibling = serve(fake.url, sumdb="off")
-    assert sibling.get(f"{BASE}.zip").content == ZIP
+    sibling = holder_of_zip(serve, fake)
     peers = [{"name": "backend2", "url": sibling.url}]
     server = serve(fake2.url, sumdb="off", peers=peers, upstream_retries=0, upstream_rounds=3)
     for extension in ("zip", "mod"):
