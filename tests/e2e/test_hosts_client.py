@@ -30,6 +30,8 @@ def expected_environment(client: str) -> dict[str, str]:
     port = int(edge["edge_https_port" if scheme == "https" else "edge_http_port"])
     suffix = "" if port == {"https": 443, "http": 80}[scheme] else f":{port}"
     urls = [f"{scheme}://{bracketed(where)}{suffix}" for where in entrances()]
+    if hosts.vip():
+        urls.insert(1, f"{urls[0]}/")
     fallback = own["client_public_fallback"]
     chain = "|".join(urls + ([fallback] if fallback else []))
     return {

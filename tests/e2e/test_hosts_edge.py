@@ -192,6 +192,51 @@ def test_edge_says_that_it_lives_and_that_a_backend_is_ready(edge: str, target: 
     assert answer.headers.get("X-Modhaven-Cache", "") == ""
 
 
+# In a network namespace of its own, where the VIP is on loopback and nobody listens.
+REFUSALS = """
+import errno, socket, struct, sys
+def connect(port):
+    with socket.socket() as client:
+        client.settimeout(0.5)
+        try:
+            return errno.errorcode.get(client.connect_ex((sys.argv[1], port)), "none")
+        except TimeoutError:
+            return "EAGAIN"
+def reset(port):
+    with socket.create_server((sys.argv[1], port)) as server:
+        with socket.create_connection((sys.argv[1], port), timeout=5) as client:
+            lost = server.accept()[0]
+            lost.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            lost.close()
+            try:
+                return client.recv(1) and "data"
+            except ConnectionResetError:
+                return "reset"
+print(connect(int(sys.argv[2])), connect(444), reset(int(sys.argv[2])))
+"""
+
+
+def test_the_vip_of_an_nginx_that_has_ended_refuses_nobody_and_resets_who_was_connected(
+    edge: str,
+) -> None:
+    if not hosts.vip():
+        pytest.skip("this inventory has no vip_address")
+    script = (
+        'ip link set lo up && ip address add "$1/32" dev lo && nft --file /etc/modhaven/vip.nft && '
+        'exec python3 -c "$0" "$@"'
+    )
+    said = output(
+        edge,
+        "unshare --net sh -c %s %s %s %s",
+        script,
+        REFUSALS,
+        hosts.vip(),
+        str(effective(edge)["edge_https_port"]),
+    )
+    assert said.split() == ["EAGAIN", "ECONNREFUSED", "reset"]
+    assert "modhaven_vip_moves" in output(edge, "nft list tables"), "the kernel has no such rule"
+
+
 def test_exactly_one_edge_holds_the_vip(edge: str) -> None:
     if not hosts.vip():
         pytest.skip("this inventory has no vip_address")

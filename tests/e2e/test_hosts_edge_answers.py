@@ -7,6 +7,8 @@ import hashlib
 import importlib.util
 import random
 import re
+import socket
+import ssl
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,19 @@ def max_age(answer: Answer) -> int:
     control = answer.headers.get("Cache-Control", "")
     found = re.search(r"max-age=(\d+)", control)
     return int(found[1]) if found and "no-store" not in control else 0
+
+
+def test_http_2_is_offered_only_where_the_inventory_says_so(edge: str) -> None:
+    known = effective(edge)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    place = (address(edge), int(known["edge_https_port"]))
+    with (
+        socket.create_connection(place, timeout=10) as plain,
+        context.wrap_socket(plain) as secured,
+    ):
+        assert secured.selected_alpn_protocol() == ("h2" if known["edge_http2"] else "http/1.1")
 
 
 def test_every_answer_is_marked_and_its_request_id_is_fresh_on_a_hit_too(edge: str) -> None:
