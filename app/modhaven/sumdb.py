@@ -202,24 +202,16 @@ class Client:
         first = tile.number << tile.height
         level = tile.level * tile.height
         indexes = [tlog.stored_hash_index(level, first + n) for n in range(tile.width)]
-        beyond: list[NotFound] = []
 
         def attempt(source: Source) -> bytes:
             tree = self._known_head().tree
             if tree.size >> level < first + tile.width:
                 tree = self._merge(source.fetch("latest"), source)
             if tree.size >> level < first + tile.width:
-                beyond.append(NotFound(f"{path} is beyond the tree of {tree.size} records"))
-                raise beyond[-1]
+                raise NotFound(f"{path} is beyond the tree of {tree.size} records")
             return b"".join(tiles.TileHashReader(tree, source)(indexes))
 
-        try:
-            return self._from_sources(attempt)
-        except Unreachable as error:
-            # Sources that say nothing do not speak against one that has shown its whole tree.
-            if beyond:
-                raise beyond[-1] from error
-            raise
+        return self._from_sources(attempt)
 
     def _load_answer(self, path: str) -> bytes | None:
         """Return a lookup from the state: it was verified before it was saved."""

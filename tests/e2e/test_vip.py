@@ -79,6 +79,14 @@ def test_the_vip_moves_and_downloads_go_on_when_the_master_has(what: str, say: S
     remote.wait_until("one edge to hold the VIP", lambda: len(cluster.vip_holders()) == 1, 30)
 
 
+def test_keepalived_brings_the_rule_that_nobody_is_refused() -> None:
+    remote.wait_until("one edge to hold the VIP", lambda: len(cluster.vip_holders()) == 1, 30)
+    (edge, *_) = set(cluster.names("edges")) - set(cluster.vip_holders())
+    remote.run(edge, "nft", "delete", "table", "inet", "modhaven_vip_moves")
+    remote.run(edge, "systemctl", "restart", "keepalived.service")
+    remote.run(edge, "nft", "list", "table", "inet", "modhaven_vip_moves")
+
+
 def has_access_log_of_client(edge: str) -> bool:
     address = lab().hosts[cluster.client()].address
     done = remote.run(

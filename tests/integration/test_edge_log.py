@@ -26,7 +26,7 @@ MOD = "/example.com/a/@v/v1.0.0.mod"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Iterator[EdgeSite]:
     folder = tmp_path_factory.mktemp("log") / "site"
-    with EdgeSite(folder, program, NAME, edge_sibling_tries=0) as running:
+    with EdgeSite(folder, program, NAME, edge_sibling_tries=0, edge_http2=True) as running:
         running.publish(MOD, b"module example.com/a\n", YEAR)
         yield running
 

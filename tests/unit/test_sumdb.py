@@ -511,12 +511,6 @@ def test_tiles_to_serve(database: Database, state: sumdb.State) -> None:
     for path in ("tile/8/0/002", "tile/8/3/000", "tile/8/data/000", "tile/4/0/000"):
         with pytest.raises(sumdb.NotFound):
             client.tile(path)
-    # A source that says nothing does not speak against one that shows its tree.
-    for silent in (0, 1):
-        sources: list[sumdb.Fetch] = [database]
-        sources.insert(silent, unreachable)
-        with pytest.raises(sumdb.NotFound, match="beyond the tree"):
-            Client(database.key, sources, state).tile("tile/8/3/000")
     with pytest.raises(ValueError, match="malformed"):
         client.tile("tile/8/0/../../x")
     database.fill(800)
