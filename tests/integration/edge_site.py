@@ -137,7 +137,8 @@ class Edge:
         """
         path = self.folder / f"logs/{name}.log"
         end = time.monotonic() + _LOG_SECONDS
-        while len(lines := path.read_text().splitlines()) < wanted and time.monotonic() < end:
+        # Lines that have their end: nginx may be in the middle of writing the last one.
+        while len(lines := path.read_text().split("\n")[:-1]) < wanted and time.monotonic() < end:
             time.sleep(0.01)
         records = [json.loads(line) for line in lines]
         return sorted(records, key=_asked_at) if name == "modhaven-edge" else records
