@@ -48,6 +48,13 @@ def backups() -> list[Host]:
     return [host for host in lab().group("backends") if host.variables.get("backend_backup")]
 
 
+def vip_master() -> str:
+    """Give the edge that has the VIP, once exactly one has it. TimeoutError after 30 s."""
+    remote.wait_until("one edge to hold the VIP", lambda: len(vip_holders()) == 1, 30)
+    (master,) = vip_holders()
+    return master
+
+
 def vip_holders() -> list[str]:
     """Give the edges that have the VIP on an interface; one that is switched off has none."""
     return [

@@ -6,6 +6,10 @@ import shlex
 import subprocess
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GO_SECONDS = 120.0
 
@@ -61,6 +65,16 @@ def download(client: str, *modules: str, timeout: float = GO_SECONDS) -> GoRun:
         go mod download -x {" ".join(map(shlex.quote, modules))}
     """
     return shell(client, script, timeout=timeout)
+
+
+def downloads(
+    client: str, *modules: str, until: Callable[[], bool], timeout: float = GO_SECONDS
+) -> list[GoRun]:
+    """Run ``download`` over and over until ``until()`` says that it is enough."""
+    runs = []
+    while not until():
+        runs.append(download(client, *modules, timeout=timeout))
+    return runs
 
 
 def download_and_sum(client: str, *modules: str) -> tuple[GoRun, dict[str, str]]:

@@ -8,7 +8,6 @@ import importlib.util
 import random
 import re
 import socket
-import ssl
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,13 +44,12 @@ def test_http_2_is_offered_only_where_the_inventory_says_so(edge: str) -> None:
     known = effective(edge)
     if not known["edge_https"]:
         pytest.skip("this inventory has no TLS")
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context = hosts.trusting()
     context.set_alpn_protocols(["h2", "http/1.1"])
     place = (address(edge), int(known["edge_https_port"]))
     with (
         socket.create_connection(place, timeout=10) as plain,
-        context.wrap_socket(plain) as secured,
+        context.wrap_socket(plain, server_hostname=address(edge)) as secured,
     ):
         assert secured.selected_alpn_protocol() == ("h2" if known["edge_http2"] else "http/1.1")
 

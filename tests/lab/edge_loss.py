@@ -12,11 +12,10 @@ import random
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.e2e import cluster, golang
-from tests.lab import faults, remote
+from tests.lab import faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,53 +28,24 @@ FAULTS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
     "cut": faults.link_down,
     "killed": lambda edge: faults.killed(edge, "nginx.service"),
 }
-LOOP = r"""
-work=$(mktemp -d); trap 'rm -rf "$work"' EXIT; cd "$work"
-export GOMODCACHE="$work/modcache" GOFLAGS=-modcacherw
-end=$(($(date +%s) + {seconds}))
-while [ "$(date +%s)" -lt "$end" ]; do
-    rm -rf modcache go.mod
-    go mod init example.com/try 2>/dev/null
-    begun=$(date +%s%3N)
-    go mod download -x {modules} >said 2>&1 && how=ok || how=failed
-    echo "build $how $(($(date +%s%3N) - begun)) $(tr '\n' '\t' <said)"
-done
-"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Build:
-    """One `go mod download`; ``said`` is its own account, in lines."""
-
-    ok: bool
-    milliseconds: int
-    said: str
-
-
-def loop() -> list[Build]:
-    """Build over and over on the client for SECONDS."""
-    script = LOOP.format(seconds=SECONDS, modules=" ".join(MODULES))
-    run = golang.shell(cluster.client(), script)
-    if not run.ok:
-        raise RuntimeError(f"the loop of builds ended early: {run.output}")
-    found = (line.split(" ", 3) for line in run.output.splitlines() if line.startswith("build "))
-    return [
-        Build(ok=how == "ok", milliseconds=int(took), said=said.replace("\t", "\n"))
-        for _, how, took, said in found
-    ]
-
-
-def lose_edge(how: str) -> list[Build]:
-    """Make the fault in the middle of the builds; give all of them."""
+def lose_edge(how: str) -> list[golang.GoRun]:
+    """Make the fault in the middle of the downloads; give all of them."""
     cluster.wait_until_whole()
-    remote.wait_until("one edge to hold the VIP", lambda: len(cluster.vip_holders()) == 1, 30)
-    (master,) = cluster.vip_holders()
+    master = cluster.vip_master()
+    end = time.monotonic() + SECONDS
     with ThreadPoolExecutor(LOOPS) as pool:
-        running = [pool.submit(loop) for _ in range(LOOPS)]
-        # At any moment of a build, well after the loops have begun.
+        running = [
+            pool.submit(
+                golang.downloads, cluster.client(), *MODULES, until=lambda: time.monotonic() > end
+            )
+            for _ in range(LOOPS)
+        ]
+        # At any moment of a download, well after the loops have begun.
         time.sleep(SECONDS * random.uniform(0.3, 0.6))  # noqa: S311 - no secret
         with FAULTS[how](master):
-            return [build for loops in running for build in loops.result()]
+            return [run for loop in running for run in loop.result()]
 
 
 def main() -> int:
@@ -84,25 +54,22 @@ def main() -> int:
     parser.add_argument("how", choices=FAULTS)
     parser.add_argument("rounds", type=int, nargs="?", default=16)
     options = parser.parse_args()
-    every: list[Build] = []
+    every: list[golang.GoRun] = []
     for number in range(1, options.rounds + 1):
-        builds = lose_edge(options.how)
-        every += builds
-        failed = [build for build in builds if not build.ok]
-        slowest = max(build.milliseconds for build in builds) / 1000
-        sys.stdout.write(
-            f"{options.how} {number}: {len(builds)} builds, {len(failed)} failed, "
-            f"slowest {slowest:.2f} s\n"
-        )
-        sys.stdout.writelines(f"{build.said}\n" for build in failed)
+        runs = lose_edge(options.how)
+        every += runs
+        tell(f"{options.how} {number}", runs)
+        sys.stdout.writelines(f"{run.output}\n" for run in runs if not run.ok)
         sys.stdout.flush()
-    failed = [build for build in every if not build.ok]
-    slowest = max(build.milliseconds for build in every) / 1000
-    sys.stdout.write(
-        f"{options.rounds} times, {LOOPS} builds under way each time: {len(failed)} failed, "
-        f"{len(every) - len(failed)} did not, slowest {slowest:.2f} s\n"
-    )
-    return 1 if failed else 0
+    tell(f"{options.rounds} times, {LOOPS} under way each time", every)
+    return 0 if all(run.ok for run in every) else 1
+
+
+def tell(about: str, runs: list[golang.GoRun]) -> None:
+    """Print how many there were, how many failed, and how long the slowest took."""
+    failed = sum(not run.ok for run in runs)
+    slowest = max(run.seconds for run in runs)
+    sys.stdout.write(f"{about}: {len(runs)} builds, {failed} failed, slowest {slowest:.2f} s\n")
 
 
 if __name__ == "__main__":
