@@ -136,7 +136,8 @@ def test_draining_under_load_fails_nothing_and_waits_for_what_is_under_way(
         assert (done.returncode, done.stdout) == (
             0, "b1 is no longer drained\nb1 is asked again\n",
         ), done.stderr  # fmt: skip
-        assert "b1" in edge.answers()
+    # Not under load: whoever has one slow request more than the others gets none for a while.
+    assert "b1" in edge.answers()
     total = quick.answers.total() + slow.answers.total()
     say(f"drained in {seconds:.2f} s with requests of 2 s; {total} requests, 0 failed")
     assert quick.failures + slow.failures == []
