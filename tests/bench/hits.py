@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import statistics
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +34,7 @@ _WATCHED_SECONDS = 4
 
 
 def hits(options: Options) -> Iterator[Report]:
-    """Measure answers a second with wrk, all sides one after the other in every round."""
+    """Measure answers a second with wrk, all sides in turn, twice, in every round."""
     port = FILES_PORT if options.others else None
     with Site(options.scratch / "hits", options.tools, sumdbs=(), plain_port=port) as site:
         five = modules.make(site.files, "five", 5)
@@ -46,15 +48,16 @@ def hits(options: Options) -> Iterator[Report]:
             _warm(site, path)
             for other in options.others:
                 other.warm(path, (site.files / path.lstrip("/")).read_bytes())
+        _read_anew(site)
         for (path, connections), kind in zip(
             paths.items(), ("a small .mod", "a 5 MiB .zip"), strict=True
         ):
-            runs: dict[str, list[tuple[WrkRun, float]]] = {side: [] for side in sides}
+            runs: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
             for number in range(options.rounds):
-                in_turn = list(sides.items())
-                for side, base in in_turn if number % 2 else reversed(in_turn):
-                    options.say(f"hits of {kind}: round {number + 1} of {options.rounds}, {side}")
-                    runs[side].append(_run(site, base + path, connections, options.seconds))
+                options.say(f"hits of {kind}: round {number + 1} of {options.rounds}")
+                urls = {side: base + path for side, base in sides.items()}
+                for side, measured in _round(site, urls, connections, options.seconds).items():
+                    runs[side].append(measured)
             yield _report(kind, connections, runs, options)
         yield _withdrawn(site)
         yield _crowd(site)
@@ -69,16 +72,47 @@ def _warm(site: Site, path: str) -> None:
     assert site.get(path.lstrip("/")).headers["X-Modhaven-Source"] == "store"
 
 
-def _run(site: Site, url: str, connections: int, seconds: int) -> tuple[WrkRun, float]:
-    """Return what wrk counted, and nginx's own CPU microseconds for each answer."""
-    before = _cpu_seconds(site)
+def _read_anew(site: Site) -> None:
+    """Let go of the files' pages in memory, so that all sides' are as reading makes them.
+
+    Those that writing leaves depend on how it was written, and small ones take longer to send.
+    """
+    for folder in (site.store, site.folder / "cache"):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _round(
+    site: Site, urls: dict[str, str], connections: int, seconds: int
+) -> dict[str, tuple[float, float]]:
+    """Return each side's answers a second, and nginx's own CPU microseconds for each answer.
+
+    Each is measured there and back: what slows the machine down bit by bit meets all of them.
+    """
+    runs: dict[str, list[tuple[WrkRun, float]]] = {side: [] for side in urls}
+    for side in [*urls, *reversed(urls)]:
+        before = _cpu_seconds(site)
+        run = _wrk(site, urls[side], connections, seconds)
+        runs[side].append((run, _cpu_seconds(site) - before))
+    return {
+        side: (
+            statistics.fmean(run.rate for run, _ in both),
+            sum(cpu for _, cpu in both) / sum(run.requests for run, _ in both) * 1e6,
+        )
+        for side, both in runs.items()
+    }
+
+
+def _wrk(site: Site, url: str, connections: int, seconds: int) -> WrkRun:
     done = subprocess.run(
         [site.tools.wrk, "--threads", "1", "--connections", str(connections),
          "--duration", f"{seconds}s", url],
         check=True, text=True, stdout=subprocess.PIPE, env=site.tools.libraries,
     )  # fmt: skip
-    run = parse_wrk(done.stdout)
-    return run, (_cpu_seconds(site) - before) / run.requests * 1e6
+    return parse_wrk(done.stdout)
 
 
 def _cpu_seconds(site: Site) -> float:
@@ -88,9 +122,9 @@ def _cpu_seconds(site: Site) -> float:
 
 
 def _report(
-    kind: str, connections: int, runs: dict[str, list[tuple[WrkRun, float]]], options: Options
+    kind: str, connections: int, runs: dict[str, list[tuple[float, float]]], options: Options
 ) -> Report:
-    rates = {side: [run.rate for run, _ in measured] for side, measured in runs.items()}
+    rates = {side: [rate for rate, _ in measured] for side, measured in runs.items()}
     costs = {side: [cost for _, cost in measured] for side, measured in runs.items()}
     rows, targets = [], []
     for side in runs:

@@ -204,6 +204,8 @@ class Site:
             "edge_cache_path": str(self.folder / "cache"),
             "_edge_certificate": str(self.folder / "pki/hosts/here.crt"),
             "_edge_key": str(self.folder / "pki/hosts/here.key"),
+            # Asked of the host's facts otherwise, and of nobody without HTTP/2.
+            "_edge_http2_directive": False,
         }
         hosts = {"hosts": {"here": {"ansible_host": "127.0.0.1"}}}
         inventory, variables = self.folder / "inventory.json", self.folder / "variables.json"
@@ -218,12 +220,9 @@ class Site:
             raise RuntimeError(f"the templates cannot be rendered:\n{done.stdout}")
         etc = self.folder / "etc/nginx"
         shutil.copy(self.tools.root / "etc/nginx/mime.types", etc)
-        for path in [self.folder / "modhaven.yml", *etc.rglob("*.conf")]:
-            text = path.read_text()
-            text = re.sub(r"(?<![\w/])/(etc/nginx|var/log/nginx|run)/", rf"{self.folder}/\1/", text)
-            text = re.sub(r"\blisten (\d+)(?=[ ;])", r"listen 127.0.0.1:\1", text)
-            text = text.replace("pid /run/", f"pid {self.folder}/run/")
-            path.write_text(text)
+        rendered: dict[str, str] = json.loads((self.folder / "rendered.json").read_text())
+        for name, text in rendered.items():
+            (self.folder / name).write_text(self._moved(text))
         # Read last: the log format is one of the backend's.
         (etc / "modhaven/edge/plain.conf").write_text(self._plain_conf(chain))
         shutil.copy(ROOT / "templates/nginx/upstream.conf.j2", self.folder / "etc/modhaven")
@@ -233,6 +232,11 @@ class Site:
             env={**os.environ, "PYTHONPATH": str(ROOT / "app"),
                  "PATH": f"{self.tools.nginx.parent}:{os.environ['PATH']}"},
         )  # fmt: skip
+
+    def _moved(self, text: str) -> str:
+        text = re.sub(r"(?<![\w/])/(etc/nginx|var/log/nginx|run)/", rf"{self.folder}/\1/", text)
+        text = re.sub(r"\blisten (\d+)(?=[ ;])", r"listen 127.0.0.1:\1", text)
+        return text.replace("pid /run/", f"pid {self.folder}/run/")
 
     def _plain_conf(self, chain: str) -> str:
         temp = "\n".join(

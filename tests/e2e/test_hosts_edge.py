@@ -174,7 +174,7 @@ def test_head_gives_what_get_gives_without_a_body(edge: str) -> None:
     assert head.headers["Content-Length"] == str(len(get.body))
 
 
-@pytest.mark.parametrize("target", ["/metrics", "/-/x", "/-/"])
+@pytest.mark.parametrize("target", ["/metrics", "/-/x", "/-/", "/-", "/-/x.zip"])
 def test_operator_paths_are_closed_to_module_users(edge: str, target: str) -> None:
     assert ask_edge(edge, target).status == 403
 
