@@ -20,6 +20,7 @@ class Options:
     tools: Tools
     scratch: Path
     rounds: int
+    hit_rounds: int
     memory_rounds: int
     seconds: int
     others: tuple[Other, ...] = ()
