@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from tests.lab.load_client import load_from
 from tests.lab.web import get
 
 if TYPE_CHECKING:
+    import subprocess
     from contextlib import AbstractContextManager
 
     from tests.e2e.conftest import Say
@@ -73,11 +75,77 @@ def test_the_vip_moves_and_downloads_go_on_when_the_master_has(what: str, say: S
     cluster.vip_master()
 
 
-def test_keepalived_brings_the_rule_that_nobody_is_refused() -> None:
+def test_keepalived_brings_the_rules_of_a_vip_on_its_way() -> None:
     (edge, *_) = set(cluster.names("edges")) - {cluster.vip_master()}
-    remote.run(edge, "nft", "delete", "table", "inet", "modhaven_vip_moves")
+    tables = (("inet", "modhaven_vip_moves"), ("ip", "modhaven_vip_clients"))
+    for table in tables:
+        remote.run(edge, "nft", "delete", "table", *table)
     remote.run(edge, "systemctl", "restart", "keepalived.service")
-    remote.run(edge, "nft", "list", "table", "inet", "modhaven_vip_moves")
+    for table in tables:
+        remote.run(edge, "nft", "list", "table", *table)
+
+
+# A client that waits: it asks once, keeps its connection and has nothing more to send.
+WAITING = """
+import socket, ssl, sys
+vip, seconds = sys.argv[1], float(sys.argv[2])
+context = ssl._create_unverified_context()
+with context.wrap_socket(socket.create_connection((vip, 443), timeout=seconds)) as client:
+    client.sendall(b"GET /healthz HTTP/1.1\\r\\nHost: vip\\r\\n\\r\\n")
+    answer = b""
+    while not answer.endswith(b"ok\\n"):
+        answer += client.recv(4096)
+    print(client.getsockname()[1], flush=True)
+    try:
+        print("ended" if client.recv(1) == b"" else "answered")
+    except ConnectionResetError:
+        print("ended")
+    except TimeoutError:
+        print("heard nothing")
+"""
+CLIENTS = ("ip", "modhaven_vip_clients", "clients")
+
+
+def waiting(seconds: int) -> subprocess.Popen[str]:
+    """Start one on the client: it prints its port, and how its wait of so many seconds ended."""
+    return remote.start(cluster.client(), "python3", "-c", WAITING, cluster.vip(), str(seconds))
+
+
+def test_a_client_that_waits_learns_that_its_edge_is_gone(say: Say) -> None:
+    master = cluster.vip_master()
+    with waiting(20) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline().strip().isdigit()
+        with faults.link_down(master):
+            began = time.monotonic()
+            said = client.stdout.readline().strip()
+            seconds = time.monotonic() - began
+            assert set(cluster.vip_holders()) - {master}
+    say(f"a client that waits: {said} {seconds:.1f} s after its edge's network was cut")
+    # By TCP's keepalive a go command would learn of it after 15 s or more.
+    assert said == "ended"
+    assert seconds < MOVED_WITHIN_SECONDS
+    cluster.vip_master()
+
+
+def test_edges_know_who_is_connected_and_do_no_harm_to_those_of_a_living_one() -> None:
+    master = cluster.vip_master()
+    (other, *_) = set(cluster.names("edges")) - {master}
+
+    def known() -> str:
+        return remote.run(other, "nft", "list", "set", *CLIENTS).stdout
+
+    with waiting(8) as client:
+        assert client.stdout is not None
+        entry = (
+            f"{lab().hosts[cluster.client()].address} . {client.stdout.readline().strip()} . 443"
+        )
+        remote.wait_until("the other edge to know of it", lambda: entry in known(), 5)
+        # As if this edge had just taken the VIP, and the connection were another one's.
+        remote.run(master, "nft", "add", "element", *CLIENTS, f"{{ {entry} }}")
+        remote.run(master, "/etc/modhaven/wake-clients")
+        assert client.stdout.readline().strip() == "heard nothing"
+    remote.wait_until("the other edge to forget it", lambda: entry not in known(), 5)
 
 
 def has_access_log_of_client(edge: str) -> bool:
