@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("figures", nargs="*", choices=[[], *FIGURES], metavar="FIGURE",
                         help=f"{', '.join(FIGURES)}; all of them when none is named")  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison")
+    parser.add_argument("--rounds", type=int, default=7, help="of each other comparison")
     parser.add_argument("--hit-rounds", type=int, default=15, help="of hits, which take 20 s each")
     parser.add_argument("--memory-rounds", type=int, default=2)
     parser.add_argument("--seconds", type=int, default=1, help="of one run of wrk")

@@ -79,7 +79,7 @@ def _warm(site: Site, path: str) -> None:
 
 
 def _read_anew(site: Site) -> None:
-    """Let go of the files' pages in memory, so that all sides' are as reading makes them.
+    """Let go of our files' pages in memory, so that all our sides' are as reading makes them.
 
     Those that writing leaves depend on how it was written, and small ones take longer to send.
     """
