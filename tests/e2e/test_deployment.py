@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import ssl
+import time
+from typing import TYPE_CHECKING
+
 import pytest
 from tests.e2e import cluster, golang
 from tests.e2e.playbook import play
 from tests.lab import faults, remote
+from tests.lab.inventory import ROOT, lab
 from tests.lab.web import get
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Say
 
 LAB = "inventories/lab"
 # Each test runs the whole playbook several times.
 pytestmark = pytest.mark.timeout(900)
 
 
-def test_a_second_run_changes_nothing_on_any_host() -> None:
+def test_a_second_run_changes_nothing_on_any_host(say: Say) -> None:
+    began = time.monotonic()
     run = play("site.yml", LAB)
+    seconds = time.monotonic() - began
+    say(f"a second run of site.yml took {seconds:.0f} s for {len(run.recap) - 1} hosts")
     assert run.ok, run.output
     assert run.changed() == {}, run.output
     hosts = {*cluster.names("edges"), *cluster.names("backends"), *cluster.names("clients")}
@@ -96,6 +108,36 @@ def test_a_configuration_that_nginx_refuses_is_never_live() -> None:
     assert "nginx -t refused the new configuration" in run.output
     assert remote.run(edge, "nginx", "-T").stdout == before
     assert remote.run(edge, "nginx", "-t", "-q").returncode == 0
+
+
+def test_an_own_certificate_is_served_and_one_with_the_key_of_another_replaces_nothing() -> None:
+    edge, *_ = cluster.names("edges")
+    hosts = ROOT / LAB / ".state/pki/hosts"
+    address = (lab().hosts[edge].address, 443)
+    here = ("--limit", f"{edge},localhost")
+
+    def served() -> str:
+        return ssl.get_server_certificate(address).strip()
+
+    def own(name: str, key: str) -> tuple[str, str]:
+        given = {
+            "edge_tls_certificate": str(hosts / f"{name}.crt"),
+            "edge_tls_key": str(hosts / f"{key}.key"),
+            "edge_server_names": [edge],
+        }
+        return "-e", json.dumps(given)
+
+    before = served()
+    try:
+        assert play("site.yml", LAB, *here, *own("backend1", "backend1")).ok
+        assert served() == (hosts / "backend1.crt").read_text().strip() != before
+        wrong = play("site.yml", LAB, *here, *own("backend2", "backend1"))
+        assert "'edge_tls_key' is not the key of 'edge_tls_certificate'" in wrong.output
+        assert remote.run(edge, "nginx", "-t", "-q").returncode == 0
+        assert served() == (hosts / "backend1.crt").read_text().strip()
+    finally:
+        assert play("site.yml", LAB, *here).ok
+    assert served() == before
 
 
 def test_the_go_environment_of_a_client_is_undone_when_its_variable_is_emptied() -> None:

@@ -55,6 +55,19 @@ def identities() -> dict[str, str]:
     }
 
 
+def reloads() -> dict[str, int]:
+    """How often each edge's nginx was given another pool since its manager runs."""
+    return {edge: int(cluster.pool_status(edge)["reloads"]) for edge in cluster.names("edges")}
+
+
+def configurations() -> dict[str, str]:
+    """Which release of its configuration the nginx of each edge has."""
+    return {
+        edge: remote.run(edge, "readlink", "/etc/nginx/modhaven").stdout
+        for edge in cluster.names("edges")
+    }
+
+
 def load_during(action: str, inventory: Path | str, say: Say) -> None:
     """Run site.yml while a client loads files and what no cache keeps: nothing may fail."""
     plan = cluster.load_plan(origin.files()[:100], rate=20) | {"seconds": MOST_SECONDS}
@@ -77,12 +90,15 @@ def requests_logged_by_the_new_node() -> int:
 def test_a_backend_joins_by_one_line_and_leaves_without_anybody_restarting(
     larger: Path, say: Say
 ) -> None:
-    before = identities()
+    before, reloaded, configured = identities(), reloads(), configurations()
     try:
         load_during("adding", larger, say)
         for edge in lab().group("edges"):
             assert NEW in cluster.backends_answering(edge.address, 60)
         assert identities() == before
+        # The pool is all that changed for an edge: one reload, and no other configuration.
+        assert reloads() == {edge: count + 1 for edge, count in reloaded.items()}
+        assert configurations() == configured
     finally:
         load_during("removing", "inventories/lab", say)
 

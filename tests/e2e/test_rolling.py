@@ -127,10 +127,19 @@ def test_a_backend_is_drained_and_undrained_by_playbook_with_an_edge_dead() -> N
     with faults.host_stopped(dead):
         drained = play("playbooks/drain.yml", LAB, "-e", "node=backend2")
         assert drained.ok, drained.output
+        assert f"backend2 is drained on {alive}; not reached: {dead}" in drained.output
         assert pool_states(alive)["backend2"] == "drained"
         undrained = play("playbooks/undrain.yml", LAB, "-e", "node=backend2")
         assert undrained.ok, undrained.output
+        assert f"backend2 is asked by {alive}; not reached: {dead}" in undrained.output
         assert pool_states(alive)["backend2"] == "up"
+
+
+@pytest.mark.parametrize("playbook", ["drain", "undrain"])
+def test_without_an_edge_that_hears_it_nothing_is_said_to_be_done(playbook: str) -> None:
+    run = play(f"playbooks/{playbook}.yml", LAB, "-e", "node=backend2", "-e", "ansible_port=2")
+    assert not run.ok
+    assert f"No edge could be reached, of {', '.join(cluster.names('edges'))}: " in run.output
 
 
 def test_a_name_that_is_no_backend_is_one_sentence() -> None:
