@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,6 +110,29 @@ def test_an_update_with_an_edge_dead_updates_the_others_and_names_it() -> None:
         for name in cluster.names("backends"):
             text = remote.run(name, "cat", "/etc/modhaven/modhaven.yml").stdout
             assert "mutable_seconds: 62" in text
+
+
+def test_the_last_living_backend_is_updated_and_asked_all_the_time() -> None:
+    (edge, *_), (alive, *dead) = cluster.names("edges"), cluster.names("backends")
+    try:
+        with contextlib.ExitStack() as faulty:
+            for name in dead:
+                faulty.enter_context(faults.host_stopped(name))
+            remote.wait_until(
+                "the edge to leave them out",
+                lambda: {pool_states(edge)[name] for name in dead} <= {"down", "kept"},
+                20,
+            )
+            option = ("-e", "backend_stop_timeout_seconds=62")
+            run = play("playbooks/update.yml", LAB, *option)
+        # 4: hosts did not answer; the recap names them.
+        assert not run.ok
+        assert f"{alive} is the only backend that is ready, and asked all the time" in run.output
+        assert all(run.recap[name]["unreachable"] for name in dead)
+        unit = remote.run(alive, "cat", "/etc/systemd/system/modhaven.service").stdout
+        assert "TimeoutStopSec=67" in unit
+    finally:
+        assert play("site.yml", LAB, "--limit", "backends").ok
 
 
 def test_without_a_release_to_go_back_to_nothing_is_changed() -> None:
