@@ -54,9 +54,9 @@ def hits(options: Options) -> Iterator[Report]:
             paths.items(), ("a small .mod", "a 5 MiB .zip"), strict=True
         ):
             runs: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+            urls = {side: base + path for side, base in sides.items()}
             for number in range(options.hit_rounds):
                 options.say(f"hits of {kind}: round {number + 1} of {options.hit_rounds}")
-                urls = {side: base + path for side, base in sides.items()}
                 for side, measured in _round(site, urls, connections, options.seconds).items():
                     runs[side].append(measured)
             yield _report(kind, connections, runs, options)
