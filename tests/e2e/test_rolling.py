@@ -53,48 +53,117 @@ def test_an_update_one_node_at_a_time_fails_no_request(say: Say) -> None:
     assert len(cluster.vip_holders()) == 1
 
 
-def test_an_update_that_fails_half_way_stops_there_and_a_rollback_makes_it_whole(say: Say) -> None:
-    first, broken, last = cluster.names("backends")
-    folder = "/etc/systemd/system/modhaven.service.d"
-    remote.run(broken, "mkdir", "-p", folder)
-    remote.put(broken, f"{folder}/broken.conf", "[Service]\nExecStartPre=/bin/false\n")
-    now = {name: current(name) for name in cluster.names("backends")}
-    # Another release, though of the same program.
-    before = {name: f"{release}-before" for name, release in now.items()}
+SERVICE = "/etc/systemd/system/modhaven.service"
+POOL_SERVICE = "/etc/systemd/system/modhaven-pool.service"
+
+
+@contextlib.contextmanager
+def refuses_to_start(host: str, unit: str, text: str) -> Iterator[None]:
+    """A host on which a service does not start while its unit has this text in it."""
+    remote.run(host, "mkdir", "-p", f"{unit}.d")
+    check = f"ExecStartPre=/bin/sh -c '! grep -q {text} {unit}'"
+    remote.put(host, f"{unit}.d/refuses.conf", f"[Service]\n{check}\n")
     try:
+        yield
+    finally:
+        remote.run(host, "rm", "-r", f"{unit}.d")
+        remote.run(host, "systemctl", "daemon-reload")
+
+
+def configuration(host: str) -> str:
+    """Give a digest of what a host runs with."""
+    return remote.run(
+        host,
+        "sh",
+        "-c",
+        "readlink /opt/modhaven/current /etc/nginx/modhaven; find /etc/modhaven /etc/systemd/system"
+        " /etc/keepalived /etc/nginx/modhaven.releases -type f -not -name refuses.conf"
+        " | sort | xargs sha256sum",
+    ).stdout
+
+
+def test_an_update_that_fails_on_a_backend_leaves_the_cluster_as_it_was(say: Say) -> None:
+    first, broken, last = cluster.names("backends")
+    before = {name: configuration(name) for name in (first, broken, last)}
+    with refuses_to_start(broken, SERVICE, "TimeoutStopSec=66"):
         # A changed unit has to be started anew.
         option = ("-e", "backend_stop_timeout_seconds=61")
         _, said = under_load("playbooks/update.yml", say, *option, succeeds=False)
-        assert f"failed on {broken}. It may still be drained" in " ".join(said.split())
-        for edge in cluster.names("edges"):
-            states = pool_states(edge)
-            assert (states[first], states[broken], states[last]) == ("up", "drained", "up")
-        unit = "/etc/systemd/system/modhaven.service"
-        assert "TimeoutStopSec=66" in remote.run(first, "cat", unit).stdout
-        assert "TimeoutStopSec=66" not in remote.run(last, "cat", unit).stdout
+    words = " ".join(said.split())
+    assert f"Start the app, and at every boot failed on {broken}: " in words
+    assert f"Put back, and as before: {first}, {broken}. The cluster is as it was." in words
+    assert {name: configuration(name) for name in before} == before
+    for edge in cluster.names("edges"):
+        assert set(pool_states(edge).values()) == {"up"}
 
-        remote.run(broken, "rm", "-r", folder)
-        remote.run(broken, "systemctl", "daemon-reload")
-        for name, release in before.items():
-            remote.run(name, "cp", "-a", now[name], release)
-            remote.run(name, "ln", "-sfn", release, "/opt/modhaven/previous")
-        took, _ = under_load("playbooks/rollback.yml", say)
-        # What the operator was promised; this machine carries all the hosts.
-        assert took < 60
-        assert {name: current(name) for name in before} == before
-        for edge in cluster.names("edges"):
-            assert set(pool_states(edge).values()) == {"up"}
 
-        # Once more is no way forward again.
-        again = play("playbooks/rollback.yml", LAB)
-        assert again.ok, again.output
-        assert {name: current(name) for name in before} == before
-    finally:
-        remote.run(broken, "rm", "-rf", folder)
-        assert play("site.yml", LAB, "--limit", "backends").ok
-        for name, release in before.items():
-            remote.run(name, "rm", "-rf", release, "/opt/modhaven/previous")
-    assert {name: current(name) for name in now} == now
+def test_an_update_that_fails_on_an_edge_leaves_the_cluster_as_it_was(say: Say) -> None:
+    first, broken = cluster.names("edges")
+    names = (first, broken, "backend2")
+    before = {name: configuration(name) for name in names}
+    with refuses_to_start(broken, POOL_SERVICE, "8447"):
+        option = ("-e", "edge_status_port=8447", "-e", "modhaven_mutable_seconds=63")
+        _, said = under_load(
+            "playbooks/update.yml", say, *option, "--limit", "backend2,edges", succeeds=False
+        )
+    words = " ".join(said.split())
+    assert f"Start the pool manager, and at every boot failed on {broken}: " in words
+    assert f"Put back, and as before: {first}, {broken}, backend2. The cluster is as it was." in words
+    assert {name: configuration(name) for name in names} == before
+    for edge in cluster.names("edges"):
+        assert remote.run(edge, "test", "-e", "/etc/modhaven/vip-stay-out", check=False).returncode
+        assert set(pool_states(edge).values()) == {"up"}
+    assert len(cluster.vip_holders()) == 1
+
+
+def test_a_backend_that_cannot_be_put_back_stays_drained_and_is_named(say: Say) -> None:
+    # Neither with the one nor with the other.
+    with refuses_to_start("backend2", SERVICE, "TimeoutStopSec"):
+        option = ("-e", "backend_stop_timeout_seconds=61", "--limit", "backend2")
+        _, said = under_load("playbooks/update.yml", say, *option, succeeds=False)
+        words = " ".join(said.split())
+        assert "Not as before, and maybe still drained: backend2 (Start the app failed)." in words
+        for edge in cluster.names("edges"):
+            assert pool_states(edge)["backend2"] == "drained"
+    run = play("playbooks/update.yml", LAB, "--limit", "backend2")
+    assert run.ok, run.output
+    for edge in cluster.names("edges"):
+        assert pool_states(edge)["backend2"] == "up"
+
+
+@pytest.fixture
+def release_before() -> Iterator[dict[str, str]]:
+    """Where each node's release before is: another one, though of the same program."""
+    names = cluster.names("edges") + cluster.names("backends")
+    now = {name: current(name) for name in names}
+    before = {name: f"{release}-before" for name, release in now.items()}
+    for name, release in before.items():
+        remote.run(name, "cp", "-a", now[name], release)
+        remote.run(name, "ln", "-sfn", release, "/opt/modhaven/previous")
+    yield before
+    assert play("site.yml", LAB, "--limit", "edges:backends").ok
+    for name, release in before.items():
+        remote.run(name, "rm", "-rf", release, "/opt/modhaven/previous")
+    assert {name: current(name) for name in names} == now
+
+
+def test_a_rollback_takes_less_than_a_minute_and_fails_no_request(
+    release_before: dict[str, str], say: Say
+) -> None:
+    took, _ = under_load("playbooks/rollback.yml", say)
+    # What the operator was promised; this machine carries all the hosts.
+    assert took < 60
+    assert {name: current(name) for name in release_before} == release_before
+    for edge in cluster.names("edges"):
+        assert set(pool_states(edge).values()) == {"up"}
+        status = remote.run(edge, "systemctl", "show", "-P", "MainPID", "modhaven-pool.service")
+        program = remote.run(edge, "cat", f"/proc/{status.stdout.strip()}/cmdline").stdout
+        assert "modhaven" in program
+
+    # Once more is no way forward again.
+    again = play("playbooks/rollback.yml", LAB)
+    assert again.ok, again.output
+    assert {name: current(name) for name in release_before} == release_before
 
 
 def test_an_update_with_an_edge_dead_updates_the_others_and_names_it() -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tests.conftest import ROOT
 
-DRAIN = yaml.safe_load((ROOT / "playbooks/tasks/drain.yml").read_text())
+DRAIN = yaml.safe_load((ROOT / "playbooks/tasks/drain_backend.yml").read_text())
 
 
 def test_a_drain_says_first_how_to_let_the_node_in_again() -> None:
@@ -98,4 +98,4 @@ def test_a_rollback_that_was_cut_short_goes_on(
     (block,) = change["tasks"]
     assert "when" not in block
     assert "when" not in block["block"][-1]
-    assert block["block"][-1]["ansible.builtin.include_tasks"] == "tasks/undrain.yml"
+    assert block["block"][-1]["ansible.builtin.include_tasks"] == "tasks/undrain_backend.yml"
