@@ -108,7 +108,9 @@ def test_an_update_that_fails_on_an_edge_leaves_the_cluster_as_it_was(say: Say) 
         )
     words = " ".join(said.split())
     assert f"Start the pool manager, and at every boot failed on {broken}: " in words
-    assert f"Put back, and as before: {first}, {broken}, backend2. The cluster is as it was." in words
+    assert (
+        f"Put back, and as before: {first}, {broken}, backend2. The cluster is as it was." in words
+    )
     assert {name: configuration(name) for name in names} == before
     for edge in cluster.names("edges"):
         assert remote.run(edge, "test", "-e", "/etc/modhaven/vip-stay-out", check=False).returncode

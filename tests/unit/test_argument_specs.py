@@ -16,7 +16,8 @@ TYPES = {"str", "int", "float", "bool", "list", "dict", "path", "raw"}
 
 @cache
 def defaults(role: str) -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "roles" / role / "defaults/main.yml").read_text()) or {}
+    path = ROOT / "roles" / role / "defaults/main.yml"
+    return (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import jinja2
 import pytest
@@ -31,10 +30,7 @@ def test_whichever_command_drains_gives_the_reason_that_lets_in_again() -> None:
         assert words[words.index("--reason") + 1] == "{{ drain_reason }}"
 
 
-def _update_of_edges() -> dict[str, Any]:
-    plays = yaml.safe_load((ROOT / "playbooks/update.yml").read_text())
-    found: dict[str, Any] = plays[-1]
-    return found
+(WITHOUT_VIP,) = yaml.safe_load((ROOT / "playbooks/tasks/without_vip.yml").read_text())
 
 
 @pytest.mark.parametrize(
@@ -42,7 +38,7 @@ def _update_of_edges() -> dict[str, Any]:
     [
         (None, True),
         # An update that was cut short: its next run would take it for somebody's wish for ever.
-        (_update_of_edges()["vars"]["vip_stay_out_text"], True),
+        (WITHOUT_VIP["vars"]["vip_stay_out_text"], True),
         ("", False),
         ("maintenance\n", False),
     ],
@@ -57,10 +53,9 @@ def test_an_edge_is_kept_from_the_vip_as_long_as_somebody_wants_it(
     )
     assert leave["force"] is False
     assert "vip_stay_out_text" in leave["content"]
-    play = _update_of_edges()
     comes = next(
         task
-        for task in play["tasks"][0]["always"]
+        for task in WITHOUT_VIP["always"]
         if task.get("ansible.builtin.file", {}).get("path") == leave["dest"]
     )
     environment = jinja2.Environment(autoescape=False)  # noqa: S701 - no HTML
@@ -69,33 +64,37 @@ def test_an_edge_is_kept_from_the_vip_as_long_as_somebody_wants_it(
         "exists": True, "checksum": hashlib.sha1(left.encode()).hexdigest(),  # noqa: S324 - stat's
     }  # fmt: skip
     assert goes is environment.compile_expression(comes["when"])(
-        _vip_stay_out={}, _vip_stayed_out={"stat": seen}, **play["vars"]
+        _vip_stay_out={}, _vip_stayed_out={"stat": seen}, **WITHOUT_VIP["vars"]
     )
 
 
 @pytest.mark.parametrize(
-    ("current", "applied", "goes_to"),
+    ("current", "applied", "to_do"),
     [
-        ("new", True, "old"),
+        ("new", True, True),
         # Cut short before the app was started anew: the link alone is no rollback.
-        ("old", True, "old"),
-        ("old", False, ""),
+        ("old", True, True),
+        ("old", False, False),
     ],
 )
-def test_a_rollback_that_was_cut_short_goes_on(
-    current: str, *, applied: bool, goes_to: str
-) -> None:
-    find, change = yaml.safe_load((ROOT / "playbooks/rollback.yml").read_text())
-    (choose,) = (
-        task["ansible.builtin.set_fact"]
-        for task in find["tasks"]
-        if "ansible.builtin.set_fact" in task
-    )
-    template = jinja2.Environment(autoescape=False).from_string(choose["rollback_to"])  # noqa: S701
-    told = template.render(_targets=[current, "old"], _applied={"stat": {"exists": applied}})
-    assert told == goes_to
-    # Whatever is left to do: the first run may have ended with the backend drained.
-    (block,) = change["tasks"]
-    assert "when" not in block
-    assert "when" not in block["block"][-1]
-    assert block["block"][-1]["ansible.builtin.include_tasks"] == "tasks/undrain_backend.yml"
+def test_a_rollback_that_was_cut_short_goes_on(current: str, *, applied: bool, to_do: bool) -> None:
+    find, _, change, _ = yaml.safe_load((ROOT / "playbooks/rollback.yml").read_text())
+    (choose,) = (task for task in find["tasks"] if "ansible.builtin.set_fact" in task)
+    lines = [f"/opt/modhaven/current {current}", "/opt/modhaven/previous old"]
+    seen = {"stdout_lines": lines + ["/etc/modhaven/applied "] * applied}
+    environment = jinja2.Environment(autoescape=False)  # noqa: S701 - no HTML
+    environment.filters["split"] = str.split
+
+    def told(text: str, **known: object) -> object:
+        return environment.compile_expression(text.strip("{} "))(dict=dict, **known)
+
+    known = {"_seen": told(choose["vars"]["_seen"], _releases=seen)}
+    known["_is_current"] = told(choose["vars"]["_is_current"], **known)
+    facts = choose["ansible.builtin.set_fact"]
+    assert told(facts["rollback_to"], **known) == "old"
+    assert told(facts["rollback_backend"], **known) is to_do
+    # Also where nothing is left to do: the first run may have ended with the backend drained.
+    roll_back, let_in = change["tasks"]
+    assert roll_back["when"] == "rollback_backend"
+    assert let_in["when"] == "not rollback_backend"
+    assert let_in["ansible.builtin.include_tasks"] == "tasks/undrain_backend.yml"

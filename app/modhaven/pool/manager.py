@@ -189,7 +189,9 @@ class Manager:
         self, servers: Sequence[Server], made: Plan, seen: Mapping[str, Seen], began: float
     ) -> None:
         problems = [*self._problems.values(), *filter(None, [self._publisher.error])]
-        now, news = self._clock(), (made, self._drained, problems, self._publisher.published)
+        # Somebody may wait until a drained one is idle.
+        idle = [seen[name].in_flight_at for name in self._drained if name in seen]
+        now, news = self._clock(), (made, self._drained, problems, self._publisher.published, idle)
         if news == self._told and now - self._told_at < _TELL_SECONDS:
             return
         told = status.PoolStatus(

@@ -49,7 +49,11 @@ def drain(options: argparse.Namespace, paths: Paths) -> int:
             "undrain or repair another one first"
         )
     new = Drains(paths.drained).add(name, options.reason)
-    if not _wait(paths, _ACT_SECONDS, lambda seen: seen.published and not _is_in(seen, name)):
+
+    def is_out(seen: PoolStatus) -> bool:
+        return seen.published and not _is_in(seen, name)
+
+    if (new or not is_out(told)) and not _wait(paths, _ACT_SECONDS, is_out):
         return failed(f"nginx has not got the pool without {name}: see modhaven pool status")
     nginx_has_it_at = time.time()
     say(f"{name} is {'drained' if new else 'drained already'}: no new requests go there")
