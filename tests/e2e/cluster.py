@@ -124,7 +124,9 @@ def forget(files: Iterable[File] = ()) -> None:
 def forget_edge_caches() -> None:
     """Empty the cache zones of every edge; nginx takes a file that is gone for a miss."""
     for edge in names("edges"):
-        remote.run(edge, "find", "/var/cache/modhaven", "-type", "f", "-delete")
+        remote.run(
+            edge, "find", "/var/cache", "-path", "/var/cache/modhaven/*", "-type", "f", "-delete"
+        )
     # For so long it may serve one that it has open, and nothing tells when that is over.
     time.sleep(_OPEN_FILE_SECONDS)
 

@@ -153,6 +153,10 @@ def test_with_a_host_dead_the_rest_is_kept_and_the_host_is_named(tmp_path: Path)
     dead = cluster.names("backends")[0]
     with faults.host_stopped(dead):
         run = play("playbooks/backup.yml", LAB, "-e", f"backup_dir={tmp_path}")
+        ok, output = restore(tmp_path / "latest")
+    assert not ok
+    assert f"Not restored: {dead}. Run this again when they answer." in " ".join(output.split())
+    assert f"{RESTORED}: " in output
     assert not run.ok
     assert f"Not in it, as they did not answer: {dead}." in run.output
     assert (tmp_path / "latest/hosts/backend2").is_dir()

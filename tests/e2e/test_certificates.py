@@ -45,13 +45,18 @@ def test_a_new_authority_waits_for_all_fails_no_request_and_ends_the_old_one(
     dead = cluster.backups()[0].name
     with faults.host_stopped(dead):
         run = play(PLAYBOOK, LAB, *NEW_AUTHORITY)
-    assert not run.ok
-    assert f"{dead} did not answer in the step 'trust both'" in " ".join(run.output.split())
-    assert (PKI / "ca.crt").read_text() == old
-    cluster.wait_until_whole()
+        assert not run.ok
+        assert f"{dead} did not answer in the step 'trust both'" in " ".join(run.output.split())
+        assert (PKI / "ca.crt").read_text() == old
 
-    # It goes on where it stopped.
-    under_load(PLAYBOOK, say, *NEW_AUTHORITY)
+        # It goes on where it stopped, without the dead one, which the recap names.
+        options = (*NEW_AUTHORITY, "-e", f"pass_over={dead}")
+        _, said = under_load(PLAYBOOK, say, *options, succeeds=False)
+        assert f"Passed over, as they did not answer: {dead}." in " ".join(said.split())
+
+    again = play("site.yml", LAB)
+    assert again.ok, again.output
+    assert dead in again.changed()
 
     new, after = (PKI / "ca.crt").read_text(), served()
     assert new != old
@@ -66,8 +71,6 @@ def test_a_new_authority_waits_for_all_fails_no_request_and_ends_the_old_one(
     cluster.wait_until_whole()
     build = golang.build(cluster.client())
     assert build.ok, build.output
-    again = play("site.yml", LAB)
-    assert again.changed() == {}, again.output
 
 
 def test_new_certificates_of_the_same_authority_fail_no_request(say: Say) -> None:

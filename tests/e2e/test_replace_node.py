@@ -9,7 +9,7 @@ import pytest
 from tests.e2e import cluster
 from tests.e2e.live import LAB, pool_states, under_load
 from tests.e2e.playbook import play, vagrant
-from tests.lab import remote
+from tests.lab import faults, remote
 from tests.lab.inventory import ROOT
 
 if TYPE_CHECKING:
@@ -30,6 +30,14 @@ def identities() -> list[str]:
     ]
 
 
+def fresh_machine(name: str) -> float:
+    """Put another machine in the place of a host's; gives the seconds that took."""
+    vagrant(ROOT / LAB, "destroy", "--force", name)
+    began = time.monotonic()
+    vagrant(ROOT / LAB, "up", name, "--provider=lxc", "--no-provision")
+    return time.monotonic() - began
+
+
 def test_a_backend_whose_machine_is_gone_is_replaced_within_90_seconds(say: Say) -> None:
     cluster.wait_until_whole()
     before = identities()
@@ -37,14 +45,10 @@ def test_a_backend_whose_machine_is_gone_is_replaced_within_90_seconds(say: Say)
     drained = play("playbooks/drain.yml", LAB, "-e", f"node={NODE}")
     assert drained.ok, drained.output
 
-    vagrant(ROOT / LAB, "destroy", "--force", NODE)
-    began = time.monotonic()
-    vagrant(ROOT / LAB, "up", NODE, "--provider=lxc", "--no-provision")
+    machine = fresh_machine(NODE)
     # What makes it a machine of the lab: it finds the stand-ins for the public mirrors.
     prepared = play("tests/lab/lab.yml", LAB, "--limit", f"{NODE},mirrors")
     assert prepared.ok, prepared.output
-    machine = time.monotonic() - began
-
     took, _ = under_load("playbooks/replace_node.yml", say, "-e", f"node={NODE}")
 
     say(f"a fresh machine in {machine:.0f} s, {NODE} on it in {took:.0f} s")
@@ -57,6 +61,22 @@ def test_a_backend_whose_machine_is_gone_is_replaced_within_90_seconds(say: Say)
     again = play("site.yml", LAB)
     assert again.ok, again.output
     assert again.changed() == {}, again.output
+
+
+def test_an_edge_is_replaced_beside_a_dead_backend_and_asks_nobody_who_is_drained(say: Say) -> None:
+    edge, drained, dead = cluster.names("edges")[1], NODE, cluster.backups()[0].name
+    cluster.wait_until_whole()
+    try:
+        assert play("playbooks/drain.yml", LAB, "-e", f"node={drained}").ok
+        fresh_machine(edge)
+        with faults.host_stopped(dead):
+            took, _ = under_load("playbooks/replace_node.yml", say, "-e", f"node={edge}")
+            assert took < MOST_SECONDS
+            assert pool_states(edge)[drained] == "drained"
+            assert pool_states(edge)[dead] in ("down", "kept")
+    finally:
+        assert play("playbooks/undrain.yml", LAB, "-e", f"node={drained}").ok
+    cluster.wait_until_whole()
 
 
 def test_a_machine_that_does_not_answer_is_one_sentence_with_what_to_do() -> None:
