@@ -43,8 +43,43 @@ def current(host: str) -> str:
     return remote.run(host, "readlink", "/opt/modhaven/current").stdout.strip()
 
 
-def test_an_update_one_node_at_a_time_fails_no_request(say: Say) -> None:
-    # Another value of something that every node is told.
+@pytest.fixture
+def release_before() -> Iterator[dict[str, str]]:
+    """Where each node's release before is: another one, though of the same program."""
+    names = cluster.names("edges") + cluster.names("backends")
+    now = {name: current(name) for name in names}
+    before = {name: f"{release}-before" for name, release in now.items()}
+    for name, release in before.items():
+        remote.run(name, "cp", "-a", now[name], release)
+        remote.run(name, "ln", "-sfn", release, "/opt/modhaven/previous")
+    yield before
+    # Whoever rolls back goes forward again.
+    assert {name: current(name) for name in names} == now
+    for name, release in before.items():
+        remote.run(name, "rm", "-rf", release, "/opt/modhaven/previous")
+
+
+def pool_manager(edge: str) -> str:
+    """Give the process that manages an edge's pool."""
+    return remote.run(edge, "systemctl", "show", "-P", "MainPID", "modhaven-pool.service").stdout
+
+
+def test_a_rollback_and_an_update_fail_no_request(release_before: dict[str, str], say: Say) -> None:
+    managers = {edge: pool_manager(edge) for edge in cluster.names("edges")}
+    took, _ = under_load("playbooks/rollback.yml", say)
+    # What the operator was promised; this machine carries all the hosts.
+    assert took < 60
+    assert {name: current(name) for name in release_before} == release_before
+    for edge in cluster.names("edges"):
+        assert set(pool_states(edge).values()) == {"up"}
+        assert pool_manager(edge) != managers[edge]
+
+    # Once more is no way forward again.
+    again = play("playbooks/rollback.yml", LAB)
+    assert again.ok, again.output
+    assert {name: current(name) for name in release_before} == release_before
+
+    # This is, with another value of something that every node is told.
     under_load("playbooks/update.yml", say, "-e", "modhaven_mutable_seconds=61")
     for edge in cluster.names("edges"):
         assert set(pool_states(edge).values()) == {"up"}
@@ -52,6 +87,29 @@ def test_an_update_one_node_at_a_time_fails_no_request(say: Say) -> None:
     for name in cluster.names("backends"):
         assert "mutable_seconds: 61" in remote.run(name, "cat", "/etc/modhaven/modhaven.yml").stdout
     assert len(cluster.vip_holders()) == 1
+
+
+def test_with_an_edge_dead_a_rollback_takes_less_than_a_minute_and_an_update_names_it(
+    release_before: dict[str, str],
+) -> None:
+    (alive,) = cluster.vip_holders()
+    (dead,) = (name for name in cluster.names("edges") if name != alive)
+    changed = (alive, *cluster.names("backends"))
+    with faults.host_stopped(dead):
+        began = time.monotonic()
+        rollback = play("playbooks/rollback.yml", LAB)
+        assert time.monotonic() - began < 60
+        assert [current(name) for name in changed] == [release_before[name] for name in changed]
+        update = play("playbooks/update.yml", LAB, "-e", "modhaven_mutable_seconds=62")
+        for run in (rollback, update):
+            assert not run.ok
+            assert run.recap[dead]["unreachable"] == 1
+            assert all(counts["failed"] == 0 for counts in run.recap.values()), run.output
+        assert set(pool_states(alive).values()) == {"up"}
+        assert cluster.vip_holders() == [alive]
+        for name in cluster.names("backends"):
+            text = remote.run(name, "cat", "/etc/modhaven/modhaven.yml").stdout
+            assert "mutable_seconds: 62" in text
 
 
 SERVICE = "/etc/systemd/system/modhaven.service"
@@ -132,79 +190,6 @@ def test_a_backend_that_cannot_be_put_back_stays_drained_and_is_named(say: Say) 
     assert run.ok, run.output
     for edge in cluster.names("edges"):
         assert pool_states(edge)["backend2"] == "up"
-
-
-@pytest.fixture
-def release_before() -> Iterator[dict[str, str]]:
-    """Where each node's release before is: another one, though of the same program."""
-    names = cluster.names("edges") + cluster.names("backends")
-    now = {name: current(name) for name in names}
-    before = {name: f"{release}-before" for name, release in now.items()}
-    for name, release in before.items():
-        remote.run(name, "cp", "-a", now[name], release)
-        remote.run(name, "ln", "-sfn", release, "/opt/modhaven/previous")
-    yield before
-    assert play("site.yml", LAB, "--limit", "edges:backends").ok
-    for name, release in before.items():
-        remote.run(name, "rm", "-rf", release, "/opt/modhaven/previous")
-    assert {name: current(name) for name in names} == now
-
-
-def pool_manager(edge: str) -> str:
-    """Give the process that manages an edge's pool."""
-    return remote.run(edge, "systemctl", "show", "-P", "MainPID", "modhaven-pool.service").stdout
-
-
-def test_a_rollback_takes_less_than_a_minute_and_fails_no_request(
-    release_before: dict[str, str], say: Say
-) -> None:
-    managers = {edge: pool_manager(edge) for edge in cluster.names("edges")}
-    took, _ = under_load("playbooks/rollback.yml", say)
-    # What the operator was promised; this machine carries all the hosts.
-    assert took < 60
-    assert {name: current(name) for name in release_before} == release_before
-    for edge in cluster.names("edges"):
-        assert set(pool_states(edge).values()) == {"up"}
-        assert pool_manager(edge) != managers[edge]
-
-    # Once more is no way forward again.
-    again = play("playbooks/rollback.yml", LAB)
-    assert again.ok, again.output
-    assert {name: current(name) for name in release_before} == release_before
-
-
-def test_a_rollback_with_an_edge_dead_takes_less_than_a_minute(
-    release_before: dict[str, str],
-) -> None:
-    alive, dead = cluster.names("edges")
-    with faults.host_stopped(dead):
-        began = time.monotonic()
-        run = play("playbooks/rollback.yml", LAB)
-        took = time.monotonic() - began
-        assert not run.ok
-        assert run.recap[dead]["unreachable"] == 1
-        assert all(counts["failed"] == 0 for counts in run.recap.values()), run.output
-        assert took < 60, f"{took:.0f} s"
-        rolled_back = (alive, *cluster.names("backends"))
-        assert {name: current(name) for name in rolled_back} == {
-            name: release_before[name] for name in rolled_back
-        }
-        assert set(pool_states(alive).values()) == {"up"}
-
-
-def test_an_update_with_an_edge_dead_updates_the_others_and_names_it() -> None:
-    (alive,) = cluster.vip_holders()
-    (dead,) = (name for name in cluster.names("edges") if name != alive)
-    with faults.host_stopped(dead):
-        run = play("playbooks/update.yml", LAB, "-e", "modhaven_mutable_seconds=62")
-        assert not run.ok
-        assert run.recap[dead]["unreachable"] == 1
-        assert all(counts["failed"] == 0 for counts in run.recap.values()), run.output
-        assert set(pool_states(alive).values()) == {"up"}
-        assert cluster.vip_holders() == [alive]
-        for name in cluster.names("backends"):
-            text = remote.run(name, "cat", "/etc/modhaven/modhaven.yml").stdout
-            assert "mutable_seconds: 62" in text
 
 
 def test_the_last_living_backend_is_updated_and_asked_all_the_time() -> None:
