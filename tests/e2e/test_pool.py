@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +14,17 @@ from tests.e2e import cluster, origin
 from tests.lab import faults, remote
 from tests.lab.inventory import lab
 from tests.lab.load_client import load_from
-from tests.lab.web import get
+from tests.lab.web import ANY_CERTIFICATE, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.e2e.conftest import Say
+    from tests.lab.inventory import Host
 
 MODHAVEN = "/opt/modhaven/current/bin/modhaven"
+POOL_MANAGER = "modhaven-pool.service"
+POOL_CONFIG = "/etc/modhaven/pool.yml"
 # What the drill promises of a backend that accepts connections and never answers.
 HUNG_SECONDS = 3.0
 LOAD_SECONDS = 20
@@ -57,6 +62,11 @@ def _whole() -> Iterator[None]:
         for name in cluster.names("backends"):
             remote.run(edge, "rm", "-f", f"/var/lib/modhaven-pool/drained/{name}")
     cluster.wait_until_whole()
+
+
+def restarts(edge: str) -> int:
+    """How often systemd itself has started the pool manager anew."""
+    return int(remote.run(edge, "systemctl", "show", "-P", "NRestarts", POOL_MANAGER).stdout)
 
 
 def small_files() -> list[origin.File]:
@@ -97,7 +107,7 @@ def test_a_backend_can_be_drained_under_load_and_let_in_again(say: Say) -> None:
             assert set(cluster.backends_answering(host.address, 30)) == {"backend2"}
         table = pool(edges[0], "status")
         # Whoever restarts the pool manager does not undo what somebody decided.
-        remote.run(edges[0], "systemctl", "restart", "modhaven-pool.service")
+        remote.run(edges[0], "systemctl", "restart", POOL_MANAGER)
         assert told(edges[0])["backend1"]["state"] == "drained"
         for edge in edges:
             assert "backend1 is asked again" in pool(edge, "undrain", "backend1")
@@ -109,9 +119,54 @@ def test_a_backend_can_be_drained_under_load_and_let_in_again(say: Say) -> None:
     assert "a new disk" in row
 
 
-def test_nobody_notices_when_the_pool_manager_dies_and_it_comes_back() -> None:
+def wait_until_promoted(edge: str, *, promoted: bool = True) -> float:
+    """Wait until nginx has a pool whose backups serve too, or only in need; return the seconds."""
+    began = time.monotonic()
+    remote.wait_until(
+        f"backups of {edge} {'' if promoted else 'no longer '}promoted",
+        lambda: (now := told(edge))["published"] and now["promoted"] is promoted,
+        30,
+        every=0.05,
+    )
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def easily_surprised() -> Iterator[Host]:
+    """An edge for which thirty connections more than usual are a surge, until a second later."""
     edge = lab().group("edges")[0]
-    before = told(edge.name)
+    before = remote.run(edge.name, "cat", POOL_CONFIG).stdout
+    for key, value in {"minimum_connections": 30, "quiet_seconds": 1}.items():
+        remote.run(edge.name, "sed", "-i", f"s/ {key}: .*/ {key}: {value}/", POOL_CONFIG)
+    try:
+        yield edge
+    finally:
+        remote.put(edge.name, POOL_CONFIG, before)
+
+
+def test_when_many_ask_at_once_a_backup_serves_too_until_they_are_gone(
+    easily_surprised: Host, say: Say
+) -> None:
+    edge, backup = easily_surprised, cluster.backups()[0].name
+    assert set(cluster.backends_answering(edge.address, 12)) == {"backend1", "backend2"}
+    with contextlib.ExitStack() as open_connections:
+        for _ in range(100):
+            plain = open_connections.enter_context(socket.create_connection((edge.address, 443)))
+            client = open_connections.enter_context(ANY_CERTIFICATE.wrap_socket(plain))
+            # One that waits for nothing yet is no demand.
+            client.sendall(b"GET /readyz HTTP/1.1\r\n")
+        promoted = wait_until_promoted(edge.name)
+        # The others are asked as before; it is one more.
+        assert backup in cluster.backends_answering(edge.address, 40)
+    rests = wait_until_promoted(edge.name, promoted=False)
+    assert set(cluster.backends_answering(edge.address, 12)) == {"backend1", "backend2"}
+    say(f"{backup} served {promoted:.1f} s after a surge began, and rested {rests:.1f} s after it")
+
+
+@pytest.mark.parametrize("signal", ["SIGKILL", "SIGSTOP"])
+def test_nobody_notices_when_the_pool_manager_dies_or_hangs_and_it_comes_back(signal: str) -> None:
+    edge = lab().group("edges")[0]
+    before, restarted = told(edge.name), restarts(edge.name)
     stopped = threading.Event()
 
     def ask() -> set[int]:
@@ -123,9 +178,11 @@ def test_nobody_notices_when_the_pool_manager_dies_and_it_comes_back() -> None:
     with ThreadPoolExecutor(1) as asking:
         answers = asking.submit(ask)
         try:
-            remote.run(edge.name, "systemctl", "kill", "--signal=SIGKILL", "modhaven-pool.service")
+            remote.run(edge.name, "systemctl", "kill", f"--signal={signal}", POOL_MANAGER)
+            # One that hangs is ended by systemd's watchdog, after thirty seconds.
+            remote.wait_until("a new pool manager", lambda: restarts(edge.name) > restarted, 60)
             remote.wait_until(
-                "a new pool manager", lambda: told(edge.name)["time"] > before["time"] + 2, 30
+                "its status", lambda: told(edge.name)["time"] > before["time"] + 2, 10
             )
         finally:
             stopped.set()
@@ -139,7 +196,7 @@ def test_an_error_of_people_is_one_sentence() -> None:
     edge = cluster.names("edges")[0]
     unknown = pool(edge, "drain", "backend9", ok=False)
     assert unknown.startswith("modhaven: backend9 is no backend of this pool; these are backend1")
-    with faults.service_stopped(edge, "modhaven-pool.service"):
+    with faults.service_stopped(edge, POOL_MANAGER):
         # What was told last is old by then.
         remote.wait_until(
             "the status to be old", lambda: time.time() - told(edge)["time"] > 6, 20, every=0.5
