@@ -72,7 +72,7 @@ drill: .venv/installed ## Break the lab that `make up` made in every way there i
 	ansible-playbook -i $(MODHAVEN_INVENTORY) playbooks/drill.yml $(if $(SCENARIOS),-e drill_scenarios=$(SCENARIOS))
 
 .PHONY: bench
-bench: python .venv/installed ## Measure on loopback what docs/benchmarks.md tells: about twenty minutes, 8 GB of disk
+bench: python .venv/installed ## Measure on loopback what docs/benchmarks.md tells (MODHAVEN_BENCH_OTHER=URL compares another proxy): twenty minutes, 8 GB
 	python -m tests.bench
 
 .PHONY: requirements

@@ -179,6 +179,17 @@ def _proxy_problems(edges: list[str], hostvars: HostVars) -> list[str]:
     return problems
 
 
+def _monitor_problems(monitors: list[str], edges: list[str], hostvars: HostVars) -> list[str]:
+    """An edge that monitors is let in as an edge."""
+    return [
+        f"{name} of 'monitors' needs its IP address in 'modhaven_address',"
+        f" {node_address(hostvars[name], name)!r} is a name:"
+        " edges and backends let in addresses to their metrics."
+        for name in monitors
+        if name not in edges and not _is_ip(node_address(hostvars[name], name))
+    ]
+
+
 def _alike_problems(edges: list[str], hostvars: HostVars) -> list[str]:
     asks = {bool(_number(hostvars[name].get("edge_sibling_tries", 2))) for name in edges}
     problem = (
@@ -237,7 +248,7 @@ def inventory_problems(groups: Mapping[str, list[str]], hostvars: HostVars) -> l
     ]
     nodes = list(dict.fromkeys(name for group in members for name in group))
     addresses = [_canonical(node_address(hostvars[name], name)) for name in nodes]
-    edges, backends = members[0], members[1]
+    edges, backends, _, monitors = members
     return [
         *_group_problems(groups),
         *_name_problems(nodes, hostvars),
@@ -246,6 +257,7 @@ def inventory_problems(groups: Mapping[str, list[str]], hostvars: HostVars) -> l
         *_edge_problems(edges, backends, hostvars),
         *_proxy_problems(edges, hostvars),
         *_alike_problems(edges, hostvars),
+        *_monitor_problems(monitors, edges, hostvars),
         *_vip_problems(edges, hostvars, addresses),
     ]
 

@@ -46,10 +46,11 @@ def main() -> None:
     parser.add_argument("--memory-rounds", type=int, default=2)
     parser.add_argument("--seconds", type=int, default=1, help="of one run of wrk")
     parser.add_argument(
-        "--other", action="append", metavar="NAME=URL",
+        "--other", action="append", metavar="[NAME=]URL",
         help="compare a GOPROXY server on this machine, too, in hits and download; several times"
         f" for several. Before, start it empty with the upstreams {FILES} and {MIRROR}, where the"
-        " mirrors of this run will be. $MODHAVEN_BENCH_OTHER holds such words when there is none",
+        " mirrors of this run will be; where it does not find them it is left out, with a note."
+        " $MODHAVEN_BENCH_OTHER holds such words when there is none",
     )  # fmt: skip
     arguments = parser.parse_args()
     try:

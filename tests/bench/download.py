@@ -30,6 +30,10 @@ _AGAIN = "a backend that holds all"
 _clients = itertools.count()
 
 
+class DownloadError(SystemExit):
+    """A download that is to be measured has failed; the message has what the go command said."""
+
+
 def download(options: Options) -> Iterator[Report]:
     """Measure wall time, with nothing cached on either side, both sides in every round."""
     with mirror(MIRROR_PORT if options.others else None) as server:
@@ -41,7 +45,12 @@ def download(options: Options) -> Iterator[Report]:
 def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -> Report:
     began: dict[str, int] = {}
     # They know the mirror itself, not the relay that makes it distant.
-    others = () if trip else options.others
+    others = [] if trip else list(options.others)
+    notes = [
+        f"{other.name} does not mirror the checksum database: its downloads are not verified"
+        for other in others
+        if not other.mirrors_database()
+    ]
     with ExitStack() as stack:
         root = server.root
         if trip:
@@ -62,9 +71,14 @@ def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -
             for side, goproxy in in_turn if number % 2 else reversed(in_turn):
                 seconds[side].append(_download(folder, goproxy, versions))
             seconds[_AGAIN].append(_download(folder, site.url, versions))
-            for other in others:
+            for other in tuple(others):
                 side = f"{other.name}, {'again' if number else 'the first time'}"
-                taken = _download(folder, other.url, versions, verify=other.mirrors_database())
+                try:
+                    taken = _download(folder, other.url, versions, verify=other.mirrors_database())
+                except DownloadError as error:
+                    others.remove(other)
+                    notes.append(f"{other.name} is left out: {error}")
+                    continue
                 seconds.setdefault(side, []).append(taken)
                 began.setdefault(side, number)
             marks = site.store / "unverified"
@@ -79,11 +93,7 @@ def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -
         columns=("GOPROXY", "seconds", "ratio"),
         rows=[[side, spread(taken, 2), f"{ratios[side]:.2f}"] for side, taken in seconds.items()],
         targets=[Target(what=f"wall time, {away}", value=ratios[_BACKEND], limit=1.3)],
-        notes=[
-            f"{other.name} does not mirror the checksum database: its downloads are not verified"
-            for other in others
-            if not other.mirrors_database()
-        ],
+        notes=notes,
         raw=seconds,
     )
 
@@ -94,5 +104,6 @@ def _download(folder: Path, goproxy: str, versions: list[str], *, verify: bool =
     done = go_mod_download(home, goproxy, *versions, verify=verify)
     seconds = time.monotonic() - started
     if done.returncode != 0:
-        raise SystemExit(f"go mod download by way of {goproxy} failed:\n{done.stderr.decode()}")
+        said = done.stderr.decode().strip()
+        raise DownloadError(f"go mod download by way of {goproxy} failed: {said}")
     return seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import statistics
 import subprocess
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.bench.options import Options
+    from tests.bench.other import Other
 
 PLAIN, BACKEND, EDGE = "plain file", "backend, from its store", "edge, from its cache"
 PLAIN_TLS, EDGE_TLS = "plain file, TLS", "edge, from its cache, TLS"
@@ -39,16 +41,18 @@ def hits(options: Options) -> Iterator[Report]:
     port = FILES_PORT if options.others else None
     with Site(options.scratch / "hits", options.tools, sumdbs=(), plain_port=port) as site:
         five = modules.make(site.files, "five", 5)
-        sides = {
-            PLAIN: site.plain, BACKEND: site.url, EDGE: site.edge,
-            PLAIN_TLS: site.plain_tls, EDGE_TLS: site.edge_tls,
-            **{other.name: other.url for other in options.others},
-        }  # fmt: skip
         paths = {f"/{five.base}.mod": 64, f"/{five.base}.zip": 8}
+        left_out: dict[Other, str] = {}
         for path in paths:
             _warm(site, path)
             for other in options.others:
-                other.warm(path, (site.files / path.lstrip("/")).read_bytes())
+                if problem := other.warm(path, (site.files / path.lstrip("/")).read_bytes()):
+                    left_out.setdefault(other, problem)
+        others = {other.name: other.url for other in options.others if other not in left_out}
+        sides = {
+            PLAIN: site.plain, BACKEND: site.url, EDGE: site.edge,
+            PLAIN_TLS: site.plain_tls, EDGE_TLS: site.edge_tls, **others,
+        }  # fmt: skip
         _read_anew(site)
         for (path, connections), kind in zip(
             paths.items(), ("a small .mod", "a 5 MiB .zip"), strict=True
@@ -59,7 +63,9 @@ def hits(options: Options) -> Iterator[Report]:
                 options.say(f"hits of {kind}: round {number + 1} of {options.hit_rounds}")
                 for side, measured in _round(site, urls, connections, options.seconds).items():
                     runs[side].append(measured)
-            yield _report(kind, connections, runs, options)
+            title = f"A hit: {kind}, {connections} connections, {options.hit_rounds} rounds"
+            report = _report(title, kind, runs, strange=set(others))
+            yield dataclasses.replace(report, notes=list(left_out.values()))
         yield _withdrawn(site)
         yield _crowd(site)
 
@@ -128,25 +134,24 @@ def _cpu_seconds(site: Site) -> float:
 
 
 def _report(
-    kind: str, connections: int, runs: dict[str, list[tuple[float, float]]], options: Options
+    title: str, kind: str, runs: dict[str, list[tuple[float, float]]], *, strange: set[str]
 ) -> Report:
     rates = {side: [rate for rate, _ in measured] for side, measured in runs.items()}
     costs = {side: [cost for _, cost in measured] for side, measured in runs.items()}
     rows, targets = [], []
     for side in runs:
-        strange = side in (other.name for other in options.others)
-        base, limits = _COMPARED.get(side, (PLAIN if strange else side, None))
+        base, limits = _COMPARED.get(side, (PLAIN if side in strange else side, None))
         ratio = median_ratio(rates[side], rates[base])
         # What is measured is our nginx's time, and another server is not in it.
-        cost = "-" if strange else f"{median(costs[side]):,.1f}"
-        cost_ratio = "-" if strange else f"{median_ratio(costs[side], costs[base]):.2f}"
+        cost = "-" if side in strange else f"{median(costs[side]):,.1f}"
+        cost_ratio = "-" if side in strange else f"{median_ratio(costs[side], costs[base]):.2f}"
         rows.append([side, spread(rates[side]), cost, f"{ratio:.2f}", cost_ratio])
         if limits is not None:
             limit = limits[kind.endswith(".zip")]
             what = f"{kind}, {side}, to {base}"
             targets.append(Target(what=what, value=ratio, limit=limit, at_least=True))
     return Report(
-        title=f"A hit: {kind}, {connections} connections, {options.hit_rounds} rounds",
+        title=title,
         columns=("who serves", "answers a second", "nginx CPU µs each", "rate ratio", "CPU ratio"),
         rows=rows,
         targets=targets,

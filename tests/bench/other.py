@@ -8,6 +8,7 @@ checksum database knows, MIRROR those of the downloads.
 from __future__ import annotations
 
 import ipaddress
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -30,46 +31,61 @@ class Other:
     name: str
     url: str
 
-    def warm(self, path: str, wanted: bytes) -> None:
-        """Ask twice for ``path``, which begins with a slash; SystemExit unless it is ``wanted``."""
+    def warm(self, path: str, wanted: bytes) -> str:
+        """Ask twice for ``path``, which begins with a slash; a sentence unless it is ``wanted``."""
         for _ in range(2):
-            answer = requests.get(self.url + path, timeout=60)
+            try:
+                answer = requests.get(self.url + path, timeout=60)
+            except requests.RequestException as error:
+                why = type(error).__name__
+                return f"{self.name} is left out: it does not answer at {self.url} ({why})"
             if answer.status_code != 200 or answer.content != wanted:
-                raise SystemExit(
-                    f"{self.name} does not serve {self.url}{path} as the mirror does (status"
-                    f" {answer.status_code}): let its upstreams be {FILES} and {MIRROR}, and let it"
-                    " ask no checksum database about example.com and start with nothing stored"
+                return (
+                    f"{self.name} is left out, as it does not serve {path} as the mirror does"
+                    f" (status {answer.status_code}): let its upstreams be {FILES} and {MIRROR}, and let it ask no"
+                    " checksum database about example.com and start with nothing stored"
                 )
+        return ""
 
     def mirrors_database(self) -> bool:
         """Tell whether clients can ask it for the checksum database of the mirror."""
         path = f"/sumdb/{TEST_SUMDB.partition('+')[0]}/supported"
-        return requests.get(self.url + path, timeout=60).ok
+        try:
+            return requests.get(self.url + path, timeout=60).ok
+        except requests.RequestException:
+            return False
 
 
 def parse_others(texts: Iterable[str]) -> tuple[Other, ...]:
-    """Return the servers of ``NAME=URL`` texts; ValueError with a sentence for what is none."""
+    """Return the servers of ``URL`` or ``NAME=URL`` texts; ValueError says what is neither."""
     others: list[Other] = []
     for text in texts:
-        name, _, url = text.partition("=")
+        name, _, url = ("", "", text) if text.startswith("http://") else text.partition("=")
         parts = urlsplit(url)
-        if not name or parts.scheme != "http" or not parts.hostname:
-            raise ValueError(f"{text!r} is not NAME=http://HOST:PORT")
-        if not _is_loopback(parts.hostname):
+        if parts.scheme != "http" or not parts.hostname or text.startswith("="):
+            raise ValueError(f"{text!r} is neither http://HOST:PORT nor NAME=http://HOST:PORT")
+        if not _is_here(parts.hostname):
             raise ValueError(
-                f"{url} is not on loopback: the benchmarks put load on this machine only; run the"
+                f"{url} is not on this machine, and the benchmarks put load on no other: run the"
                 " other server here"
             )
+        name = name or parts.netloc
         if name in (other.name for other in others):
             raise ValueError(f"two other servers are called {name!r}")
         others.append(Other(name, url.rstrip("/")))
     return tuple(others)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+def _is_here(host: str) -> bool:
+    """Tell whether all that a name or an address means are addresses of this machine."""
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)
+        for family, kind, _, _, address in found:
+            if ipaddress.ip_address(address[0]).is_unspecified:
+                return False
+            with socket.socket(family, kind) as probe:
+                # Nobody else's can be bound.
+                probe.bind(address)
+    except (OSError, ValueError):
         return False
+    return True

@@ -169,6 +169,14 @@ def test_a_monitor_with_the_address_of_an_edge() -> None:
     assert "edge1 and monitor1" in problem
 
 
+def test_a_monitor_whose_address_is_a_name_would_not_be_let_in() -> None:
+    hosts: HostVars = {"monitor1": {"ansible_host": "monitor1.corp.example"}}
+    problem = the_problem(groups={"monitors": ["monitor1"]}, hosts=hosts)
+    assert problem.startswith("monitor1 of 'monitors' needs its IP address in 'modhaven_address'")
+    hosts = {"monitor1": {**hosts["monitor1"], "modhaven_address": "192.0.2.61"}}
+    assert problems(groups={"monitors": ["monitor1"]}, hosts=hosts) == []
+
+
 def test_modhaven_address_counts_before_ansible_host() -> None:
     assert "192.0.2.22" in the_problem(backend1={"modhaven_address": "192.0.2.22"})
     assert problems(client1={"ansible_host": "192.0.2.11", "modhaven_address": "192.0.2.51"}) == []
