@@ -42,8 +42,9 @@ class Other:
             if answer.status_code != 200 or answer.content != wanted:
                 return (
                     f"{self.name} is left out, as it does not serve {path} as the mirror does"
-                    f" (status {answer.status_code}): let its upstreams be {FILES} and {MIRROR}, and let it ask no"
-                    " checksum database about example.com and start with nothing stored"
+                    f" (status {answer.status_code}): let its upstreams be {FILES} and {MIRROR},"
+                    " and let it ask no checksum database about example.com and start with nothing"
+                    " stored"
                 )
         return ""
 

@@ -114,6 +114,26 @@ def test_a_module_whose_mirrors_are_gone_is_served_again_after_a_restore(
     say(next(line.strip() for line in output.splitlines() if "files put back" in line))
 
 
+def test_configuration_that_is_missing_comes_back_as_it_was_and_what_died_of_it_runs(
+    backups: Path,
+) -> None:
+    def files() -> str:
+        command = "find /etc/modhaven -type f -printf '%P %m %u %g ' -exec sha256sum {} ';' | sort"
+        return remote.run(RESTORED, "sh", "-c", command).stdout
+
+    before = files()
+    remote.run(RESTORED, "sh", "-c", "rm /etc/modhaven/modhaven.yml /etc/modhaven/pki/host.*")
+    remote.run(RESTORED, "systemctl", "restart", "modhaven.service", check=False)
+    ok, output = restore(backups / "latest", "-e", f"node={RESTORED}")
+    assert ok, output
+    put_back = "modhaven.yml, pki/host.crt, pki/host.key, pki/host.pem"
+    assert f"{RESTORED}: put back in /etc/modhaven: {put_back}." in " ".join(output.split())
+    assert files() == before
+    cluster.wait_until_whole()
+    run = play("site.yml", LAB, "--limit", RESTORED)
+    assert run.changed() == {}, run.output
+
+
 def test_a_damaged_backup_is_refused_before_anything_is_changed(backups: Path) -> None:
     damaged = backups / "damaged"
     shutil.copytree(made(backups)[0], damaged, symlinks=True, copy_function=shutil.copyfile)
