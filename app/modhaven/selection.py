@@ -95,6 +95,12 @@ class Selection:
         return tuple(f"{self.folder}/@v/{_name(self.version)}{suffix}" for suffix in _FILES)
 
     @cached_property
+    def namesakes(self) -> tuple[str, ...]:
+        """The keys of queries that look like versions: v2.0.0 may name v2.0.0+incompatible."""
+        bare = self.version.removesuffix("+incompatible")
+        return () if bare == self.version else (f"{self.folder}/@v/{_name(bare)}.info",)
+
+    @cached_property
     def _names(self) -> frozenset[str]:
         return frozenset(f"{_name(self.version)}{suffix}" for suffix in _FILES + _SEEDED)
 

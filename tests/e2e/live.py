@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from tests.e2e import cluster, origin
 from tests.e2e.playbook import play
+from tests.lab import remote
 from tests.lab.load_client import load_from
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.e2e.conftest import Say
 
 LAB = "inventories/lab"
 RATE = 20
 MOST_SECONDS = 500
+SERVICE = "/etc/systemd/system/modhaven.service"
+POOL_SERVICE = "/etc/systemd/system/modhaven-pool.service"
 
 
 def pool_states(edge: str) -> dict[str, str]:
@@ -43,3 +49,16 @@ def under_load(
     assert result["sent"] > RATE * took / 2
     assert result["failed"] == 0, result["failures"]
     return took, run.output
+
+
+@contextlib.contextmanager
+def refuses_to_start(host: str, unit: str, text: str) -> Iterator[None]:
+    """A host on which a service does not start while its unit has this text in it."""
+    remote.run(host, "mkdir", "-p", f"{unit}.d")
+    check = f"ExecStartPre=/bin/sh -c '! grep -q {text} {unit}'"
+    remote.put(host, f"{unit}.d/refuses.conf", f"[Service]\n{check}\n")
+    try:
+        yield
+    finally:
+        remote.run(host, "rm", "-r", f"{unit}.d")
+        remote.run(host, "systemctl", "daemon-reload")

@@ -118,15 +118,16 @@ def test_configuration_that_is_missing_comes_back_as_it_was_and_what_died_of_it_
     backups: Path,
 ) -> None:
     def files() -> str:
-        command = "find /etc/modhaven -type f -printf '%P %m %u %g ' -exec sha256sum {} ';' | sort"
-        return remote.run(RESTORED, "sh", "-c", command).stdout
+        listed = "find /etc/modhaven -type f,d -printf '%P %m %u %g\\n' | sort"
+        hashed = "find /etc/modhaven -type f | sort | xargs sha256sum"
+        return remote.run(RESTORED, "sh", "-c", f"{listed}; {hashed}").stdout
 
     before = files()
-    remote.run(RESTORED, "sh", "-c", "rm /etc/modhaven/modhaven.yml /etc/modhaven/pki/host.*")
+    remote.run(RESTORED, "sh", "-c", "rm -r /etc/modhaven/modhaven.yml /etc/modhaven/pki")
     remote.run(RESTORED, "systemctl", "restart", "modhaven.service", check=False)
     ok, output = restore(backups / "latest", "-e", f"node={RESTORED}")
     assert ok, output
-    put_back = "modhaven.yml, pki/host.crt, pki/host.key, pki/host.pem"
+    put_back = "modhaven.yml, pki/ca.crt, pki/host.crt, pki/host.key, pki/host.pem"
     assert f"{RESTORED}: put back in /etc/modhaven: {put_back}." in " ".join(output.split())
     assert files() == before
     cluster.wait_until_whole()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e import golang
+from tests.e2e.live import POOL_SERVICE, SERVICE, refuses_to_start
 from tests.e2e.playbook import PLAYBOOK_SECONDS, play, vagrant
 from tests.lab import remote
 from tests.lab.inventory import ROOT, lab
@@ -93,7 +94,7 @@ def copy_project() -> None:
     )
 
 
-def run_on_itself(playbook: str = "site.yml") -> subprocess.CompletedProcess[str]:
+def run_on_itself(playbook: str, *options: str) -> subprocess.CompletedProcess[str]:
     databases = json.dumps({"modhaven_sumdbs": lab_databases()})
     return remote.run(
         *(
@@ -105,7 +106,7 @@ def run_on_itself(playbook: str = "site.yml") -> subprocess.CompletedProcess[str
             "LANG=C.UTF-8",
             "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
         ),
-        *(".venv/bin/ansible-playbook", playbook, "-e", databases),
+        *(".venv/bin/ansible-playbook", playbook, "-e", databases, *options),
         timeout=PLAYBOOK_SECONDS,
         check=False,
     )
@@ -134,14 +135,14 @@ def test_a_plain_site_yml_makes_one_host_a_whole_proxy_that_its_own_builds_use(s
         timeout=300,
     )
 
-    first = run_on_itself()
+    first = run_on_itself("site.yml")
     assert first.returncode == 0, first.stdout
     build = golang.build(HOST)
     assert build.ok, build.output
     assert "Hello, world." in build.output
     assert "https://localhost" in golang.shell(HOST, "go env GOPROXY").output
 
-    second = run_on_itself()
+    second = run_on_itself("site.yml")
     assert second.returncode == 0, second.stdout
     recap = re.search(r"^localhost +: ok=\d+ +changed=(\d+)", second.stdout, re.MULTILINE)
     assert recap, second.stdout
@@ -150,5 +151,15 @@ def test_a_plain_site_yml_makes_one_host_a_whole_proxy_that_its_own_builds_use(s
     # Nobody stands in for it: its socket makes requests wait meanwhile.
     updated = run_on_itself("playbooks/update.yml")
     assert updated.returncode == 0, updated.stdout
+
+    # Edge and backend at once: what was changed as the one is put back when it fails as the other.
+    before = remote.run(HOST, "sha256sum", SERVICE, POOL_SERVICE).stdout
+    with refuses_to_start(HOST, POOL_SERVICE, "8447"):
+        options = ("-e", "edge_status_port=8447", "-e", "backend_stop_timeout_seconds=61")
+        failed = run_on_itself("playbooks/update.yml", *options)
+    assert failed.returncode == 2, failed.stdout
+    said = " ".join(failed.stdout.split())
+    assert "Put back, and as before: localhost. The cluster is as it was." in said
+    assert remote.run(HOST, "sha256sum", SERVICE, POOL_SERVICE).stdout == before
     again = golang.build(HOST)
     assert again.ok, again.output

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e import cluster
-from tests.e2e.live import LAB, pool_states, under_load
+from tests.e2e.live import LAB, POOL_SERVICE, SERVICE, pool_states, refuses_to_start, under_load
 from tests.e2e.playbook import play
 from tests.lab import faults, remote
 from tests.lab.inventory import lab
@@ -112,23 +112,6 @@ def test_with_an_edge_dead_a_rollback_takes_less_than_a_minute_and_an_update_nam
             assert "mutable_seconds: 62" in text
 
 
-SERVICE = "/etc/systemd/system/modhaven.service"
-POOL_SERVICE = "/etc/systemd/system/modhaven-pool.service"
-
-
-@contextlib.contextmanager
-def refuses_to_start(host: str, unit: str, text: str) -> Iterator[None]:
-    """A host on which a service does not start while its unit has this text in it."""
-    remote.run(host, "mkdir", "-p", f"{unit}.d")
-    check = f"ExecStartPre=/bin/sh -c '! grep -q {text} {unit}'"
-    remote.put(host, f"{unit}.d/refuses.conf", f"[Service]\n{check}\n")
-    try:
-        yield
-    finally:
-        remote.run(host, "rm", "-r", f"{unit}.d")
-        remote.run(host, "systemctl", "daemon-reload")
-
-
 def configuration(host: str) -> str:
     """Give a digest of what a host runs with."""
     return remote.run(
@@ -149,8 +132,11 @@ def test_an_update_that_fails_on_a_backend_leaves_the_cluster_as_it_was(say: Say
         option = ("-e", "backend_stop_timeout_seconds=61")
         _, said = under_load("playbooks/update.yml", say, *option, succeeds=False)
     words = " ".join(said.split())
-    assert f"Start the app, and at every boot failed on {broken}: " in words
+    assert f"Start the app anew on one backend first failed on {broken}: " in words
     assert f"Put back, and as before: {first}, {broken}. The cluster is as it was." in words
+    # In its own turn: nobody else is drained while it is out.
+    drains = [f"{broken} is drained on", f"{broken} is asked by", f"{first} is drained on"]
+    assert words.index(drains[0]) < words.index(drains[1]) < words.rindex(drains[2])
     assert {name: configuration(name) for name in before} == before
     for edge in cluster.names("edges"):
         assert set(pool_states(edge).values()) == {"up"}
@@ -183,7 +169,7 @@ def test_a_backend_that_cannot_be_put_back_stays_drained_and_is_named(say: Say) 
         option = ("-e", "backend_stop_timeout_seconds=61", "--limit", "backend2")
         _, said = under_load("playbooks/update.yml", say, *option, succeeds=False)
         words = " ".join(said.split())
-        assert "Not as before, and maybe still drained: backend2 (Start the app failed)." in words
+        assert "Not as before: backend2 (Start the app failed); a backend among" in words
         for edge in cluster.names("edges"):
             assert pool_states(edge)["backend2"] == "drained"
     run = play("playbooks/update.yml", LAB, "--limit", "backend2")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What the load asks for; builds ask for the modules after them.
 LOAD_FILES = 420
+POOL_MANAGER = "modhaven-pool.service"
 STORE = "/var/lib/modhaven/store"
 _BEFORE = "-before"
 _MIRROR_SERVICE = "modhaven-lab-mirror.service"
@@ -68,14 +69,19 @@ def before(scenario: str, state: str) -> None:
         give_an_earlier_release()
     if scenario == "rolling_update":
         # So that the playbook has something to roll out.
-        for name in cluster.names("backends"):
-            remote.run(name, "rm", "-f", "/etc/modhaven/applied")
+        for name in nodes():
+            remote.run(name, "rm", "-f", "/etc/modhaven/applied", "/etc/modhaven/pool.applied")
     tell(ready=True)
+
+
+def nodes() -> list[str]:
+    """Give the names of edges and backends."""
+    return [*cluster.names("edges"), *cluster.names("backends")]
 
 
 def give_an_earlier_release() -> None:
     """Another release, though of the same program."""
-    for name in cluster.names("backends"):
+    for name in nodes():
         now = remote.run(name, "readlink", "/opt/modhaven/current").stdout.strip()
         remote.run(name, "cp", "-a", "--no-target-directory", now, now + _BEFORE)
         remote.run(name, "ln", "-sfn", now + _BEFORE, "/opt/modhaven/previous")
@@ -83,11 +89,11 @@ def give_an_earlier_release() -> None:
 
 def restore() -> None:
     """Leave the release that was there, and no other of the drill's making."""
-    for name in cluster.names("backends"):
+    for name in nodes():
         now = remote.run(name, "readlink", "/opt/modhaven/current").stdout.strip()
         if now.endswith(_BEFORE):
             remote.run(name, "ln", "-sfn", now.removesuffix(_BEFORE), "/opt/modhaven/current")
-            remote.run(name, "systemctl", "restart", "modhaven.service")
+            remote.run(name, "systemctl", "try-restart", "modhaven.service", POOL_MANAGER)
         remote.run(name, "sh", "-c", f"rm -rf /opt/modhaven/releases/*{_BEFORE}")
         previous = remote.run(name, "readlink", "/opt/modhaven/previous", check=False).stdout
         if previous.strip().endswith(_BEFORE):

@@ -242,9 +242,10 @@ def test_a_fault_that_nobody_lets_go_breaks_nothing(
 
 def test_a_backend_that_is_an_edge_too_keeps_its_nginx() -> None:
     both = Host(name="go1", address="10.0.3.1", groups=frozenset({"edges", "backends"}))
-    assert faults.units_of(both, "primary") == "modhaven.service"
-    assert faults.units_of(both, "vip_master") == "nginx.service"
-    assert faults.units_of(LOCAL, "primary") == "nginx.service modhaven.service"
+    assert faults.units_of(both, "primary", "kill") == "modhaven.service"
+    assert faults.units_of(both, "primaries", "stop") == "modhaven.socket modhaven.service"
+    assert faults.units_of(both, "vip_master", "kill") == "nginx.service"
+    assert faults.units_of(LOCAL, "primary", "kill") == "nginx.service modhaven.service"
 
 
 def test_an_address_of_this_host_is_known_without_a_program() -> None:

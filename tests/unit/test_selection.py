@@ -78,4 +78,9 @@ def test_ends_of_a_prefix() -> None:
 def test_versions_that_have_more_than_numbers(version: str) -> None:
     selection = Selection.of_module(f"a.b/c@{version}")
     assert str(selection) == f"a.b/c@{version}"
-    assert all(selection.covers(key) for key in selection.files)
+    assert all(selection.covers(key) for key in (*selection.files, *selection.namesakes))
+
+
+def test_a_query_that_looks_like_a_version_may_name_an_incompatible_one() -> None:
+    assert Selection.of_module("a.b/c@v2.0.0+incompatible").namesakes == ("a.b/c/@v/v2.0.0.info",)
+    assert Selection.of_module("a.b/c@v1.0.0").namesakes == ()

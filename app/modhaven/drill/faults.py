@@ -89,18 +89,20 @@ cat > /dev/null
 """
 
 
-def units_of(host: Host, on: str) -> str:
+def units_of(host: Host, on: str, kind: str) -> str:
     """Give the services that make the host what a fault takes it for."""
     if on in ("vip_master", "edges"):
         return "nginx.service"
-    # Its nginx is the edge's too where a host is both.
-    return "modhaven.service" if "edges" in host.groups else "nginx.service modhaven.service"
+    # Its nginx is the edge's too where a host is both; there the socket would start the app again.
+    if "edges" in host.groups:
+        return "modhaven.socket modhaven.service" if kind == "stop" else "modhaven.service"
+    return "nginx.service modhaven.service"
 
 
 def hold_on(host: Host, kind: str, on: str, *, store: str, vip: str) -> Program:
     """Prepare a fault on a host; see the module. OSError."""
     scripts = HOST_FAULTS[kind]
-    filled = {"units": units_of(host, on), "store": shlex.quote(store), "vip": vip}
+    filled = {"units": units_of(host, on, kind), "store": shlex.quote(store), "vip": vip}
     script = _HOLD.format(
         make=scripts.make.format(**filled),
         undo_quoted=shlex.quote(scripts.undo.format(**filled)),

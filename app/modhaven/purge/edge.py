@@ -71,7 +71,7 @@ def purge(zone: Zone, selection: Selection, removed: Removed) -> None:
     where = f"edge: {zone.path.name}"
     place = removed.place(where)
     if selection.version and zone.holds_versions_only:
-        for key in selection.files:
+        for key in (*selection.files, *selection.namesakes):
             for form in ("/", f"/{CACHED_ONLY}"):
                 file = zone.file_of(f"{form}{key}")
                 for path in (file, *file.parent.glob(f"{file.name}.*")):

@@ -14,7 +14,11 @@ date --utc --iso-8601=seconds > "$release/installed"
 rm -rf "$wheels"
 
 running=$(readlink -f /opt/modhaven/current || true)
+before=$(readlink -f /opt/modhaven/previous || true)
 # shellcheck disable=SC2012 # names are ours; by age
 ls -1dt "$(dirname "$release")"/*/ | tail -n +"$((keep + 1))" | while read -r old; do
-    [ "$(readlink -f "$old")" = "$running" ] || rm -rf "$old"
+    case $(readlink -f "$old") in
+        "$running" | "$before") ;;
+        *) rm -rf "$old" ;;
+    esac
 done
