@@ -12,6 +12,7 @@ from tests.e2e.live import LAB, POOL_SERVICE, SERVICE, pool_states, refuses_to_s
 from tests.e2e.playbook import play
 from tests.lab import faults, remote
 from tests.lab.inventory import lab
+from tests.lab.web import get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,20 +60,20 @@ def release_before() -> Iterator[dict[str, str]]:
         remote.run(name, "rm", "-rf", release, "/opt/modhaven/previous")
 
 
-def pool_manager(edge: str) -> str:
-    """Give the process that manages an edge's pool."""
-    return remote.run(edge, "systemctl", "show", "-P", "MainPID", "modhaven-pool.service").stdout
+def process(host: str, unit: str) -> str:
+    """Give the id of a service's main process."""
+    return remote.run(host, "systemctl", "show", "-P", "MainPID", unit).stdout
 
 
 def test_a_rollback_and_an_update_fail_no_request(release_before: dict[str, str], say: Say) -> None:
-    managers = {edge: pool_manager(edge) for edge in cluster.names("edges")}
+    managers = {edge: process(edge, "modhaven-pool.service") for edge in cluster.names("edges")}
     took, _ = under_load("playbooks/rollback.yml", say)
     # What the operator was promised; this machine carries all the hosts.
     assert took < 60
     assert {name: current(name) for name in release_before} == release_before
     for edge in cluster.names("edges"):
         assert set(pool_states(edge).values()) == {"up"}
-        assert pool_manager(edge) != managers[edge]
+        assert process(edge, "modhaven-pool.service") != managers[edge]
 
     # Once more is no way forward again.
     again = play("playbooks/rollback.yml", LAB)
@@ -176,6 +177,19 @@ def test_a_backend_that_cannot_be_put_back_stays_drained_and_is_named(say: Say) 
     assert run.ok, run.output
     for edge in cluster.names("edges"):
         assert pool_states(edge)["backend2"] == "up"
+
+
+def test_a_release_that_does_not_start_stops_site_yml_at_the_first_backend() -> None:
+    first, *others = cluster.names("backends")
+    serving = {name: process(name, "modhaven.service") for name in others}
+    with refuses_to_start(first, SERVICE, "TimeoutStopSec=68"):
+        option = ("-e", "backend_stop_timeout_seconds=63")
+        run = play("site.yml", LAB, *option, "--limit", "backends")
+        assert not run.ok
+        assert "Start the app anew on one backend first" in run.output
+        assert {name: process(name, "modhaven.service") for name in others} == serving
+        for edge in cluster.names("edges"):
+            assert get(lab().hosts[edge].address, "/readyz").status == 200
 
 
 def test_the_last_living_backend_is_updated_and_asked_all_the_time() -> None:

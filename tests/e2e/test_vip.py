@@ -75,6 +75,37 @@ def test_the_vip_moves_and_downloads_go_on_when_the_master_has(what: str, say: S
     cluster.vip_master()
 
 
+def test_a_keepalived_that_is_killed_comes_back_and_one_edge_has_the_vip() -> None:
+    master = cluster.vip_master()
+    unit, property_ = "keepalived.service", ("show", "-P", "NRestarts")
+    before = remote.run(master, "systemctl", *property_, unit).stdout
+    with faults.killed(master, unit):
+        remote.wait_until(
+            "it to be started anew",
+            lambda: remote.run(master, "systemctl", *property_, unit).stdout != before,
+            timeout=MOVED_WITHIN_SECONDS,
+        )
+        cluster.vip_master()
+        assert get(cluster.vip(), "/healthz", timeout=5).status == 200
+
+
+def test_an_nginx_that_is_killed_again_and_again_comes_back_each_time() -> None:
+    edge = lab().group("edges")[0]
+    # systemd's own limit would be five starts in ten seconds.
+    for _ in range(8):
+        remote.run(edge.name, "systemctl", "kill", "--signal=SIGKILL", "nginx.service")
+        remote.wait_until(
+            "nginx to answer again", lambda: answers(edge.address), MOVED_WITHIN_SECONDS, every=0.05
+        )
+
+
+def answers(address: str) -> bool:
+    try:
+        return get(address, "/healthz", timeout=1).status == 200
+    except OSError:
+        return False
+
+
 def test_keepalived_brings_the_rules_of_a_vip_on_its_way() -> None:
     (edge, *_) = set(cluster.names("edges")) - {cluster.vip_master()}
     tables = (("inet", "modhaven_vip_moves"), ("ip", "modhaven_vip_clients"))
