@@ -6,8 +6,10 @@ that is set before this module is loaded; without it the values are this process
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -113,8 +115,26 @@ def _of_all_workers() -> CollectorRegistry:
     if SHARED not in os.environ:
         return _registry
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    _OfStarted(registry)
     return registry
+
+
+class _OfStarted(MultiProcessCollector):
+    """A worker that starts makes its files empty first: they say nothing yet, and are no error."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(path) for path in Path(os.environ[SHARED]).glob("*.db") if _size(path)]
+        merged: Iterable[Metric] = self.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+        return merged
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
 
 
 class _Families:
