@@ -251,6 +251,12 @@ def test_who_sends_headers_one_octet_at_a_time_is_cut(site: EdgeSite, *, tls: bo
     assert HEADER_SECONDS - 0.5 <= seconds < 3 * HEADER_SECONDS
 
 
+def test_a_request_with_a_body_is_refused_before_the_body_has_come(site: EdgeSite) -> None:
+    with socket.create_connection((FIRST, site.edges["small"].port), 10) as made:
+        made.sendall(f"GET {ZIP} HTTP/1.1\r\nHost: edge\r\nContent-Length: 900\r\n\r\na".encode())
+        assert made.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
 def test_who_takes_nothing_is_cut_and_who_takes_little_is_not(site: EdgeSite) -> None:
     edge = site.edges["small"]
     body = os.urandom(24 << 20)

@@ -294,6 +294,14 @@ def two_edges(tmp_path_factory: pytest.TempPathFactory, program: Path) -> EdgeSi
     )  # fmt: skip
 
 
+def test_the_only_sibling_is_asked_once(two_edges: EdgeSite) -> None:
+    with two_edges as site:
+        site.stop_backends()
+        assert site.edges["edge1"].get(MOD).status_code == 502
+        (line,) = site.edges["edge2"].log("modhaven-sibling", 1)
+        assert line["status"] == 403
+
+
 def test_the_only_sibling_is_left_alone_after_it_said_nothing(two_edges: EdgeSite) -> None:
     with two_edges as site:
         fail(site, MOD, 502)

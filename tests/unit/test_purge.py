@@ -91,6 +91,15 @@ def test_scanning_by_key_and_by_status(zone: Zone) -> None:
     assert all(path.exists() for path in (failed, stranger, headless))
 
 
+def test_a_query_that_may_name_the_version_goes_with_it(tmp_path: Path) -> None:
+    zone = Zone(path=tmp_path / "immutable", levels=(1, 2))
+    query = cached(zone, "/example.com/m/@v/v2.0.0.info")
+    other = cached(zone, "/example.com/m/@v/v2.0.1.info")
+    assert purge(zone, Selection.of_module("example.com/m@v2.0.0+incompatible")) == 1
+    assert not query.exists()
+    assert other.exists()
+
+
 def test_a_body_does_not_look_like_a_head(zone: Zone) -> None:
     other = cached(zone, "/a.b/c/@v/list", body=b"\nKEY: /example.com/m/@v/list\nHTTP/1.1 404 X")
     assert purge(zone, Selection.of_module("example.com/m")) == 0
