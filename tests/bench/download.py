@@ -46,10 +46,10 @@ def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -
     began: dict[str, int] = {}
     # They know the mirror itself, not the relay that makes it distant.
     others = [] if trip else list(options.others)
+    unverified = [other for other in others if not other.mirrors_database()]
     notes = [
         f"{other.name} does not mirror the checksum database: its downloads are not verified"
-        for other in others
-        if not other.mirrors_database()
+        for other in unverified
     ]
     with ExitStack() as stack:
         root = server.root
@@ -74,7 +74,8 @@ def _compare(options: Options, server: Mirror, versions: list[str], trip: int) -
             for other in tuple(others):
                 side = f"{other.name}, {'again' if number else 'the first time'}"
                 try:
-                    taken = _download(folder, other.url, versions, verify=other.mirrors_database())
+                    verify = other not in unverified
+                    taken = _download(folder, other.url, versions, verify=verify)
                 except DownloadError as error:
                     others.remove(other)
                     notes.append(f"{other.name} is left out: {error}")

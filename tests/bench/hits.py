@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import statistics
 import subprocess
@@ -64,8 +63,7 @@ def hits(options: Options) -> Iterator[Report]:
                 for side, measured in _round(site, urls, connections, options.seconds).items():
                     runs[side].append(measured)
             title = f"A hit: {kind}, {connections} connections, {options.hit_rounds} rounds"
-            report = _report(title, kind, runs, strange=set(others))
-            yield dataclasses.replace(report, notes=list(left_out.values()))
+            yield _report(title, kind, runs, strange=set(others), notes=list(left_out.values()))
         yield _withdrawn(site)
         yield _crowd(site)
 
@@ -134,7 +132,12 @@ def _cpu_seconds(site: Site) -> float:
 
 
 def _report(
-    title: str, kind: str, runs: dict[str, list[tuple[float, float]]], *, strange: set[str]
+    title: str,
+    kind: str,
+    runs: dict[str, list[tuple[float, float]]],
+    *,
+    strange: set[str],
+    notes: list[str],
 ) -> Report:
     rates = {side: [rate for rate, _ in measured] for side, measured in runs.items()}
     costs = {side: [cost for _, cost in measured] for side, measured in runs.items()}
@@ -155,6 +158,7 @@ def _report(
         columns=("who serves", "answers a second", "nginx CPU µs each", "rate ratio", "CPU ratio"),
         rows=rows,
         targets=targets,
+        notes=notes,
         raw={"rates": rates, "cpu_microseconds": costs},
     )
 

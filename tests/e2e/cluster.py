@@ -48,6 +48,11 @@ def backups() -> list[Host]:
     return [host for host in lab().group("backends") if host.variables.get("backend_backup")]
 
 
+def nodes() -> list[str]:
+    """Give the names of the edges and the backends."""
+    return [*names("edges"), *names("backends")]
+
+
 def vip_master() -> str:
     """Give the edge that has the VIP, once exactly one has it. TimeoutError after 30 s."""
     remote.wait_until("one edge to hold the VIP", lambda: len(vip_holders()) == 1, 30)

@@ -74,7 +74,7 @@ def test_a_backup_is_for_its_owner_alone_and_has_the_authority_and_every_hosts_c
     assert [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
     key = ROOT / LAB / ".state/pki/ca.key"
     assert (latest / "state/pki/ca.key").read_bytes() == key.read_bytes()
-    for host in (*cluster.names("edges"), *cluster.names("backends")):
+    for host in cluster.nodes():
         assert (latest / "hosts" / host / "pki/host.pem").is_file()
     store = latest.resolve() / "store"
     assert {path.name for path in store.iterdir()} <= {"cache", "mutable", "pins", "unverified"}

@@ -29,7 +29,7 @@ def test_a_second_run_changes_nothing_on_any_host(say: Say) -> None:
     say(f"a second run of site.yml took {seconds:.0f} s for {len(run.recap) - 1} hosts")
     assert run.ok, run.output
     assert run.changed() == {}, run.output
-    hosts = {*cluster.names("edges"), *cluster.names("backends"), *cluster.names("clients")}
+    hosts = {*cluster.nodes(), *cluster.names("clients")}
     assert hosts <= run.recap.keys()
     # Preflight has seen it: the role that installs it looks no more.
     assert "See whether this release is installed" not in run.output

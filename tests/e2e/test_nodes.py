@@ -51,7 +51,7 @@ def identities() -> dict[str, str]:
             *(host, "systemctl", "show", *SERVICES),
             *("--property=Id,MainPID,ActiveEnterTimestampMonotonic,NRestarts",),
         ).stdout
-        for host in (*cluster.names("edges"), *cluster.names("backends"))
+        for host in cluster.nodes()
     }
 
 

@@ -66,7 +66,7 @@ def _whole() -> Iterator[None]:
 
 def restarts(edge: str) -> int:
     """How often systemd itself has started the pool manager anew."""
-    return int(remote.run(edge, "systemctl", "show", "-P", "NRestarts", POOL_MANAGER).stdout)
+    return int(remote.unit_property(edge, POOL_MANAGER, "NRestarts"))
 
 
 def small_files() -> list[origin.File]:

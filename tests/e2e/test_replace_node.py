@@ -25,7 +25,7 @@ def identities() -> list[str]:
     """Which process each service of the other nodes is."""
     return [
         remote.run(name, "systemctl", "show", *SERVICES, "--property=Id,MainPID").stdout
-        for name in (*cluster.names("edges"), *cluster.names("backends"))
+        for name in cluster.nodes()
         if name != NODE
     ]
 

@@ -47,7 +47,7 @@ def current(host: str) -> str:
 @pytest.fixture
 def release_before() -> Iterator[dict[str, str]]:
     """Where each node's release before is: another one, though of the same program."""
-    names = cluster.names("edges") + cluster.names("backends")
+    names = cluster.nodes()
     now = {name: current(name) for name in names}
     before = {name: f"{release}-before" for name, release in now.items()}
     for name, release in before.items():
@@ -60,20 +60,18 @@ def release_before() -> Iterator[dict[str, str]]:
         remote.run(name, "rm", "-rf", release, "/opt/modhaven/previous")
 
 
-def process(host: str, unit: str) -> str:
-    """Give the id of a service's main process."""
-    return remote.run(host, "systemctl", "show", "-P", "MainPID", unit).stdout
-
-
 def test_a_rollback_and_an_update_fail_no_request(release_before: dict[str, str], say: Say) -> None:
-    managers = {edge: process(edge, "modhaven-pool.service") for edge in cluster.names("edges")}
+    managers = {
+        edge: remote.unit_property(edge, "modhaven-pool.service", "MainPID")
+        for edge in cluster.names("edges")
+    }
     took, _ = under_load("playbooks/rollback.yml", say)
     # What the operator was promised; this machine carries all the hosts.
     assert took < 60
     assert {name: current(name) for name in release_before} == release_before
     for edge in cluster.names("edges"):
         assert set(pool_states(edge).values()) == {"up"}
-        assert process(edge, "modhaven-pool.service") != managers[edge]
+        assert remote.unit_property(edge, "modhaven-pool.service", "MainPID") != managers[edge]
 
     # Once more is no way forward again.
     again = play("playbooks/rollback.yml", LAB)
@@ -181,13 +179,15 @@ def test_a_backend_that_cannot_be_put_back_stays_drained_and_is_named(say: Say) 
 
 def test_a_release_that_does_not_start_stops_site_yml_at_the_first_backend() -> None:
     first, *others = cluster.names("backends")
-    serving = {name: process(name, "modhaven.service") for name in others}
+    serving = {name: remote.unit_property(name, "modhaven.service", "MainPID") for name in others}
     with refuses_to_start(first, SERVICE, "TimeoutStopSec=68"):
         option = ("-e", "backend_stop_timeout_seconds=63")
         run = play("site.yml", LAB, *option, "--limit", "backends")
         assert not run.ok
         assert "Start the app anew on one backend first" in run.output
-        assert {name: process(name, "modhaven.service") for name in others} == serving
+        assert {
+            name: remote.unit_property(name, "modhaven.service", "MainPID") for name in others
+        } == serving
         for edge in cluster.names("edges"):
             assert get(lab().hosts[edge].address, "/readyz").status == 200
 

@@ -77,12 +77,12 @@ def test_the_vip_moves_and_downloads_go_on_when_the_master_has(what: str, say: S
 
 def test_a_keepalived_that_is_killed_comes_back_and_one_edge_has_the_vip() -> None:
     master = cluster.vip_master()
-    unit, property_ = "keepalived.service", ("show", "-P", "NRestarts")
-    before = remote.run(master, "systemctl", *property_, unit).stdout
+    unit = "keepalived.service"
+    before = remote.unit_property(master, unit, "NRestarts")
     with faults.killed(master, unit):
         remote.wait_until(
             "it to be started anew",
-            lambda: remote.run(master, "systemctl", *property_, unit).stdout != before,
+            lambda: remote.unit_property(master, unit, "NRestarts") != before,
             timeout=MOVED_WITHIN_SECONDS,
         )
         cluster.vip_master()

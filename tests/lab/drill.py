@@ -69,19 +69,14 @@ def before(scenario: str, state: str) -> None:
         give_an_earlier_release()
     if scenario == "rolling_update":
         # So that the playbook has something to roll out.
-        for name in nodes():
+        for name in cluster.nodes():
             remote.run(name, "rm", "-f", "/etc/modhaven/applied", "/etc/modhaven/pool.applied")
     tell(ready=True)
 
 
-def nodes() -> list[str]:
-    """Give the names of edges and backends."""
-    return [*cluster.names("edges"), *cluster.names("backends")]
-
-
 def give_an_earlier_release() -> None:
     """Another release, though of the same program."""
-    for name in nodes():
+    for name in cluster.nodes():
         now = remote.run(name, "readlink", "/opt/modhaven/current").stdout.strip()
         remote.run(name, "cp", "-a", "--no-target-directory", now, now + _BEFORE)
         remote.run(name, "ln", "-sfn", now + _BEFORE, "/opt/modhaven/previous")
@@ -89,7 +84,7 @@ def give_an_earlier_release() -> None:
 
 def restore() -> None:
     """Leave the release that was there, and no other of the drill's making."""
-    for name in nodes():
+    for name in cluster.nodes():
         now = remote.run(name, "readlink", "/opt/modhaven/current").stdout.strip()
         if now.endswith(_BEFORE):
             remote.run(name, "ln", "-sfn", now.removesuffix(_BEFORE), "/opt/modhaven/current")

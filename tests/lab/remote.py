@@ -57,6 +57,11 @@ def put(host: str, path: str, content: str) -> None:
     run(host, "tee", path, stdin=content)
 
 
+def unit_property(host: str, unit: str, name: str) -> str:
+    """Give a property of a systemd unit, as ``systemctl show`` has it."""
+    return run(host, "systemctl", "show", f"--property={name}", "--value", unit).stdout.strip()
+
+
 def is_running(host: str) -> bool:
     """Tell whether the host's container runs."""
     done = subprocess.run(
