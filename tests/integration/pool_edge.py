@@ -238,16 +238,26 @@ class Edge:
     def stop_nginx(self) -> None:
         _stop(self._nginx)
 
+    def quit_nginx(self) -> subprocess.Popen[bytes]:
+        """Tell nginx to end when it has answered all, as systemd does; return its process."""
+        assert self._nginx is not None
+        self._nginx.send_signal(signal.SIGQUIT)
+        return self._nginx
+
     def start_daemon(self) -> None:
+        mine = self.begin_daemon().pid
+        self.wait("the daemon's status", lambda told: told.pid == mine)
+
+    def begin_daemon(self, **environment: str) -> subprocess.Popen[bytes]:
+        """Start the daemon and do not wait for it."""
         self.daemon_log = self.root / "daemon.log"
         with self.daemon_log.open("ab") as log:
             self.daemon = subprocess.Popen(
                 [sys.executable, "-m", "modhaven.cli", "pool", "--root", self.root, "run",
                  "--nginx-status", str(self._status_port)],
-                env=self._environment, stdout=log, stderr=log,
+                env=self._environment | environment, stdout=log, stderr=log,
             )  # fmt: skip
-        mine = self.daemon.pid
-        self.wait("the daemon's status", lambda told: told.pid == mine)
+        return self.daemon
 
     def stop_daemon(self) -> None:
         _stop(self.daemon)

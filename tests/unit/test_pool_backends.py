@@ -121,6 +121,7 @@ def test_a_probe_that_does_not_end_is_a_bad_answer(watched: Backends) -> None:
     watched.configure(config("a"), {"a": Seen(state="up")})
     wait("a down", lambda: states(watched) == ["down"])
     assert watched.seen()["a"].error == "no whole answer within 0.2 s"
+    assert watched.seen()["a"].silent_since > 0
     block.set()
     wait("a up", lambda: states(watched) == ["up"])
 

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 
 from modhaven import cli
-from modhaven.pool import status
+from modhaven.pool import operate, status
 from modhaven.pool.paths import Paths
 from modhaven.pool.status import PoolStatus
 
@@ -53,8 +53,9 @@ def test_a_check_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_daemon_that_does_not_run_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(operate, "_START_SECONDS", 0.1)
     for words in (["status"], ["drain", "a"], ["undrain", "a"]):
         assert cli.main(["pool", "--root", str(tmp_path), *words]) == 2
         assert capsys.readouterr().err.startswith("modhaven: the pool manager does not run on ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -66,6 +67,23 @@ def test_the_last_error_stays_known_when_it_is_well_again() -> None:
         health.note(GOOD)
     assert (health.seen.error, health.seen.error_at) == ("503 the disk is full", at)
     assert (health.seen.in_flight, health.seen.in_flight_at) == (3, 7.0)
+
+
+def test_it_is_gone_when_it_refuses_connections_or_is_silent_for_long() -> None:
+    health = Health(Probe(timeout_seconds=0.02), Seen(state="up"))
+    silent, refused = Answer(error="x", silent=True), Answer(error="x", silent=True, refused=True)
+    begun = time.monotonic()
+    while not health.seen.gone:
+        health.note(silent)
+        time.sleep(0.005)
+    assert 0.2 <= time.monotonic() - begun < 1
+    found = []
+    # Not without a break; and one that refuses connections is gone at once.
+    for answer in (BAD, silent, refused, GOOD):
+        health.note(answer)
+        found.append(health.seen.gone)
+    assert found == [False, False, True, False]
+    assert health.seen.silent_since == 0
 
 
 def test_since_is_when_the_state_changed() -> None:

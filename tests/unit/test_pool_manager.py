@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT
 
 from modhaven.checks import ConfigError
-from modhaven.pool import manager, status
+from modhaven.pool import earlier, manager, status
 from modhaven.pool.drains import Drains
 from modhaven.pool.health import Seen
 from modhaven.pool.manager import Manager
@@ -64,9 +64,14 @@ class Edge:
         shutil.copy(ROOT / "templates/nginx/upstream.conf.j2", self.paths.template)
         self.write("a", "b", "c")
 
-    def write(self, *names: str, at: Mapping[str, str] | None = None, **more: Any) -> None:
+    def write(
+        self, *names: str, at: Mapping[str, str] | None = None, backup: str = "", **more: Any
+    ) -> None:
         places = dict.fromkeys(names, "127.0.0.1") | dict(at or {})
-        lines = [f"- {{name: {name}, address: {places[name]}, port: 80}}" for name in names]
+        lines = [
+            f"- {{name: {name}, address: {places[name]}, port: 80, backup: {name == backup}}}"
+            for name in names
+        ]
         lines = ["servers:", *lines, *(f"{key}: {value}" for key, value in more.items())]
         self.paths.config.write_text("\n".join(lines))
 
@@ -88,7 +93,8 @@ class Edge:
         return (self.paths.nginx / "modhaven.pool/upstream.conf").read_text()
 
     def asked(self) -> str:
-        names = (one["name"] for one in manager._LISTED.finditer(self.pool()) if not one["out"])
+        lines = earlier.LISTED.finditer(self.pool())
+        names = (one["name"] for one in lines if one["reason"] in (None, "resting"))
         # Who is left alone is there twice.
         return " ".join(dict.fromkeys(names))
 
@@ -282,6 +288,62 @@ def test_a_restart_takes_up_where_the_last_one_ended(edge: Edge) -> None:
     assert [server.state for server in told.servers] == ["down", "drained", "up"]
 
 
+def test_a_restart_while_too_few_are_ready_changes_nothing_for_nginx(edge: Edge) -> None:
+    daemon = edge.start()
+    FakeBackends.states.update(dict.fromkeys("abc", "down"))
+    assert edge.run(daemon, 5).kept
+    before = edge.pool()
+    edge.loads.clear()
+    # Nothing was probed yet.
+    FakeBackends.states.clear()
+    told = edge.run(edge.start(), 5)
+    assert (edge.loads, edge.pool()) == ([], before)
+    assert [server.state for server in told.servers] == ["kept"] * 3
+
+
+def test_who_was_given_another_place_while_no_manager_ran_is_asked_when_it_is_ready(
+    edge: Edge,
+) -> None:
+    edge.run(edge.start(), 1)
+    edge.write("a", "b", "c", at={"a": "10.9.9.9"})
+    daemon = edge.start()
+    told = edge.run(daemon, 1)
+    assert (told.servers[0].state, edge.asked()) == ("joining", "b c")
+    FakeBackends.states["a"] = "up"
+    edge.run(daemon, 3)
+    assert edge.asked() == "a b c"
+
+
+def test_drains_that_cannot_be_read_at_the_start_let_nobody_in(edge: Edge) -> None:
+    Drains(edge.paths.drained).add("c", "x")
+    edge.run(edge.start(), 1)
+    shutil.rmtree(edge.paths.drained)
+    edge.paths.drained.write_text("in the way")
+    told = edge.run(edge.start(), 5)
+    assert "who is drained stays as it was" in told.error
+    assert (edge.asked(), told.servers[2].state) == ("a b", "drained")
+
+
+def test_a_pool_that_was_put_back_is_no_change_of_somebody_else(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon = edge.start()
+    edge.run(daemon, 1)
+    reload = Nginx.reload
+
+    def fails(_self: Nginx) -> bool:
+        raise NginxError("no new worker")
+
+    monkeypatch.setattr(Nginx, "reload", fails)
+    FakeBackends.states["a"] = "down"
+    edge.run(daemon, 2)
+    assert edge.asked() == "a b c"
+    monkeypatch.setattr(Nginx, "reload", reload)
+    edge.run(daemon, 6)
+    assert edge.asked() == "b c"
+    assert "somebody else" not in caplog.text
+
+
 def test_an_end_between_swap_and_reload_is_made_good(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,22 +395,45 @@ def test_what_somebody_else_writes_is_put_right(edge: Edge) -> None:
 
 def test_a_surge_promotes_backups_and_a_new_pool_yml_does_not_end_it(edge: Edge) -> None:
     surge = "{minimum_connections: 10, quiet_seconds: 60}"
-    edge.write("a", "b", surge=surge)
+    edge.write("a", "s", surge=surge, backup="s")
     edge.connections = 10
     daemon = edge.start()
     edge.run(daemon, 5)
     edge.connections = 1000
     assert edge.run(daemon, 10).promoted
     # More servers are what somebody adds in a surge.
-    edge.write("a", "b", "d", surge=surge)
+    edge.write("a", "s", "d", surge=surge, backup="s")
     told = edge.run(daemon, 10)
-    assert (told.promoted, round(told.baseline)) == (True, 10)
+    assert (told.promoted, round(told.baseline, -1)) == (True, 10)
     # Nor does the death of the manager.
     daemon = edge.start()
     told = edge.run(daemon, 10)
-    assert (told.promoted, round(told.baseline)) == (True, 10)
+    assert (told.promoted, round(told.baseline, -1)) == (True, 10)
     edge.connections = 10
     assert not edge.run(daemon, 120).promoted
+
+
+def test_a_surge_on_an_edge_that_was_idle_outlives_the_manager(edge: Edge) -> None:
+    edge.write("a", "s", surge="{minimum_connections: 10, quiet_seconds: 60}", backup="s")
+    daemon = edge.start()
+    assert edge.run(daemon, 0.25).baseline == 0
+    edge.connections = 1000
+    told = edge.run(daemon, 0.25)
+    assert told.promoted
+    status.write(edge.paths.status, replace(told, baseline=0.0))
+    assert edge.run(edge.start(), 120).promoted
+
+
+def test_where_there_are_no_backups_none_are_said_to_serve(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    edge.write("a", "b", surge="{minimum_connections: 10, quiet_seconds: 60}")
+    daemon = edge.start()
+    edge.run(daemon, 1)
+    edge.connections = 1000
+    assert not edge.run(daemon, 10).promoted
+    assert "backups" not in caplog.text
 
 
 def test_a_status_that_cannot_be_written_does_not_stop_the_pool(edge: Edge) -> None:
@@ -389,7 +474,7 @@ def test_names_become_addresses_and_one_that_has_none_waits(edge: Edge) -> None:
     edge.write("a", "b", at={"a": "localhost", "b": "nowhere.invalid"})
     assert manager.initial(edge.paths)
     assert edge.asked() == "a"
-    (listed, *_) = manager._LISTED.finditer(edge.pool())
+    (listed, *_) = earlier.LISTED.finditer(edge.pool())
     assert listed["looked_up"] == "localhost"
     assert ip_address(listed["address"]).is_loopback
 
@@ -401,27 +486,6 @@ def test_without_any_address_there_is_no_initial_pool(edge: Edge) -> None:
     with pytest.raises(NginxError, match="no backend of the pool has a name that can be looked"):
         manager.initial(edge.paths)
     assert not edge.paths.nginx.exists()
-
-
-@pytest.mark.parametrize(
-    ("line", "seen"),
-    [
-        ("10.0.3.1:80 max_fails=0;  # a (a.example)", Seen(state="up", address="10.0.3.1")),
-        ("[fd00::1]:80 max_fails=0 down;  # a (a.example): down",
-         Seen(state="down", address="fd00::1")),
-        # By another name it may be somewhere else by now.
-        ("10.0.3.1:80 max_fails=0;  # a (old.example)", Seen(state="up")),
-        # As an older release wrote it.
-        ("a.example:80 max_fails=0;  # a", Seen(state="up")),
-    ],
-)  # fmt: skip
-def test_what_nginx_was_told_is_known_to_the_next_manager(
-    edge: Edge, line: str, seen: Seen
-) -> None:
-    edge.write("a", at={"a": "a.example"})
-    (edge.paths.nginx / "modhaven.pool/upstream.conf").write_text(f"    server {line}\n")
-    known = edge.start()._listed()
-    assert known == {"a": replace(seen, since=known["a"].since)}
 
 
 def test_metrics_say_what_the_status_says(edge: Edge) -> None:

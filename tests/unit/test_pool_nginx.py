@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -162,6 +163,22 @@ def test_another_process_that_got_the_number_of_a_dead_nginx_is_left_alone(tmp_p
     finally:
         other.kill()
         other.wait()
+
+
+def test_an_nginx_that_dies_in_a_reload_is_not_waited_for(tmp_path: Path) -> None:
+    """What it was to load stays in place, for the one that comes after it."""
+    shutil.copy("/bin/sleep", tmp_path / "nginx")
+    (tmp_path / "modhaven").mkdir()
+    with subprocess.Popen([tmp_path / "nginx", "60"]) as main:
+        (tmp_path / "nginx.pid").write_text(f"{main.pid}\n")
+        server = Nginx(tmp_path, tmp_path / "nginx.pid")
+        server.file.parent.mkdir()
+        server.file.write_text("upstream a {}\n")
+        (server.file.parent / "reload-is-due").touch()
+        begun = time.monotonic()
+        assert not server.reload()
+        assert time.monotonic() - begun < 2
+        assert server.reload_is_due
 
 
 def test_a_file_that_cannot_be_written_is_an_error_and_not_a_crash(tmp_path: Path) -> None:

@@ -155,6 +155,12 @@ RESTING = [
 ]
 
 
+@pytest.mark.parametrize("balance", ["least_conn", "hash"])
+def test_without_backups_none_are_promoted(balance: str) -> None:
+    made = make({"a": "up", "b": "down"}, promote=True, balance=balance)
+    assert (made.promoted, asked(made)) == (False, "a")
+
+
 @pytest.mark.parametrize(("states", "drained", "promote", "who"), RESTING)
 def test_backups_rest_where_requests_are_spread_by_hash(
     states: dict[str, str], drained: str, who: str, *, promote: bool

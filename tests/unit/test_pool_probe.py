@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -47,23 +48,27 @@ def prober() -> Iterator[MakeProber]:
         one.close()
 
 
+def serve_forever(listener: socket.socket, work: Callable[[socket.socket], None]) -> None:
+    def run() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(4096)
+                work(connection)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
 @pytest.fixture
 def raw() -> Iterator[Serve]:
     """Serve each connection with a function; the address is returned."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve(work: Callable[[socket.socket], None]) -> str:
-            def run() -> None:
-                while True:
-                    try:
-                        connection, _ = listener.accept()
-                    except OSError:
-                        return
-                    with connection:
-                        connection.recv(4096)
-                        work(connection)
-
-            threading.Thread(target=run, daemon=True).start()
+            serve_forever(listener, work)
             return f"127.0.0.1:{listener.getsockname()[1]}"
 
         yield serve
@@ -108,13 +113,16 @@ def test_a_long_answer_is_cut_and_not_waited_for(prober: MakeProber, fake: FakeU
 def test_an_answer_that_does_not_come(prober: MakeProber, fake: FakeUpstream) -> None:
     fake.script("readyz", Reply(hang=True))
     begun = time.monotonic()
-    assert prober(fake.name, seconds=0.3).ask().error == "no answer within 0.3 s"
+    answer = prober(fake.name, seconds=0.3).ask()
+    assert answer.error == "no answer within 0.3 s"
+    assert (answer.silent, answer.refused) == (True, False)
     assert time.monotonic() - begun < 1.5
 
 
 def test_nobody_listens(prober: MakeProber, refused_url: str) -> None:
     answer = prober(refused_url.removeprefix("http://")).ask()
     assert answer.error == "connection refused"
+    assert (answer.silent, answer.refused) == (True, True)
     assert answer.in_flight is None
     assert answer.in_flight_at > 0
 
@@ -189,6 +197,73 @@ def test_a_backend_that_moved_is_asked_there_while_another_answers_in_its_old_pl
         told = asked.ask()
         assert (told.error, told.address) == ("", "127.0.0.1")
         old.shutdown(socket.SHUT_RDWR)
+
+
+def ready(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+@contextlib.contextmanager
+def black_hole(address: str, port: int) -> Iterator[None]:
+    """Have nobody answer there who would connect: its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect((address, port))
+        time.sleep(0.1)
+        yield
+
+
+def test_an_address_where_somebody_else_answers_is_not_its_own(
+    prober: MakeProber, fake: FakeUpstream
+) -> None:
+    fake.script("readyz", Reply(status=404, body=b"not here"))
+    port = int(fake.name.rpartition(":")[2])
+    asked = prober(f"backend.example:{port}", address="127.0.0.2")
+    with socket.create_server(("127.0.0.2", port)) as there:
+        serve_forever(there, ready)
+        assert asked.ask().error == ""
+        asked.lead_to(["127.0.0.1"])
+        for _ in range(3):
+            answer = asked.ask()
+            assert (answer.error, answer.address) == ("", "127.0.0.2")
+        there.shutdown(socket.SHUT_RDWR)
+    fake.script("readyz", Reply())
+    assert asked.ask().address == "127.0.0.1"
+
+
+def test_where_nobody_was_ready_yet_is_no_address(prober: MakeProber, fake: FakeUpstream) -> None:
+    fake.script("readyz", Reply(status=503, body=b"starting"))
+    asked = prober(f"localhost:{fake.name.rpartition(':')[2]}")
+    asked.lead_to(["127.0.0.1"])
+    answer = asked.ask()
+    assert (answer.error, answer.address) == ("503 starting", "")
+    fake.script("readyz", Reply())
+    assert asked.ask().address == "127.0.0.1"
+
+
+def test_an_address_that_swallows_everything_takes_no_time_from_the_others(
+    prober: MakeProber, raw: Serve
+) -> None:
+    port = int(raw(ready).rpartition(":")[2])
+    with black_hole("127.0.0.2", port):
+        asked = prober(f"backend.example:{port}", address="127.0.0.1", seconds=0.8)
+        asked.lead_to(["127.0.0.2"])
+        for _ in range(2):
+            begun = time.monotonic()
+            answer = asked.ask()
+            assert (answer.error, answer.address) == ("", "127.0.0.1")
+            assert time.monotonic() - begun < 1
+        # Both are its addresses, and the one it had is the one that swallows.
+        asked = prober(f"backend.example:{port}", address="127.0.0.2", seconds=0.8)
+        asked.lead_to(["127.0.0.1", "127.0.0.2"])
+        answer = asked.ask()
+        assert (answer.error, answer.address) == ("", "127.0.0.1")
 
 
 def test_an_idle_connection_that_it_closed_says_nothing_about_it(

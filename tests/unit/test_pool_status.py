@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -160,6 +161,28 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     for rubbish in ("", "[]", "{}", '{"servers": [{}]}', '{"servers": 3}', "\x00"):
         path.write_text(rubbish)
         assert status.read(path) is None
+
+
+def test_what_another_release_wrote_is_read(tmp_path: Path) -> None:
+    """On a host that is an edge too, the app is newer for a while than its pool manager."""
+    path = tmp_path / "status.json"
+    made = told(*ROWS)
+    status.write(path, made)
+    data = json.loads(path.read_text())
+    newer = [server | {"a key of the future": 1} for server in data["servers"]]
+    path.write_text(json.dumps(data | {"servers": newer, "another": 2}))
+    assert status.read(path) == made
+    for server in data["servers"]:
+        del server["gone"]
+    del data["reload_seconds"]
+    path.write_text(json.dumps(data))
+    assert status.read(path) == made
+    # Without who wrote it nobody keeps it up to date.
+    del data["pid"]
+    path.write_text(json.dumps(data | {"time": time.time()}))
+    read = status.read(path)
+    assert read is not None
+    assert read.is_old
 
 
 def test_what_a_dead_manager_told_is_old_at_once() -> None:

@@ -110,7 +110,7 @@ class _Watched:
         if begun is not None and now - max(begun, self._late_at) > bound:
             self._late_at = now
             late = f"no whole answer within {bound:g} s"
-            self._note(Answer(error=late, in_flight_at=time.time()))
+            self._note(Answer(error=late, in_flight_at=time.time(), silent=True))
 
     def _run(self) -> None:
         # Not all at once: neither at the start nor, with the jitter below, later.

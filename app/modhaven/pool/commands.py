@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import itertools
 import logging
 import os
 import signal
@@ -88,7 +89,9 @@ def _run_command(
     except PermissionError as error:
         return operate.failed(f"{error.filename} may not be written: run this as root")
     except OSError as error:
-        return operate.failed(f"{error.filename}: {error.strerror}")
+        return operate.failed(
+            f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        )
 
 
 def _render(_options: argparse.Namespace, paths: Paths) -> int:
@@ -124,8 +127,9 @@ def _run(options: argparse.Namespace, paths: Paths) -> int:
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-        _notify("READY=1")
-        daemon.run(stopped=stopped, alive=lambda: _notify("WATCHDOG=1"))
+        # Ready when it has told how the pool is: whoever waited for it asks that next.
+        messages = itertools.chain(["READY=1"], itertools.repeat("WATCHDOG=1"))
+        daemon.run(stopped=stopped, alive=lambda: _notify(next(messages)))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,24 @@ Stamp = tuple[int, int, int]
 
 
 def replace(path: Path, text: str, *, durable: bool = False) -> None:
-    """Replace ``path`` atomically; ``durable``: it survives a power cut as well. OSError."""
+    """Replace ``path`` atomically; ``durable``: it survives a power cut as well.
+
+    OSError, which names ``path``; nothing is left beside it then.
+    """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    fresh.replace(path)
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        # What was full or not allowed names no file, or one that nobody knows.
+        error.filename = str(path)
+        raise
     if durable:
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from modhaven.pool.probe import Answer
     from modhaven.pool.settings import Probe
 
+# One that is overloaded says nothing either, for a while.
+_GONE_TIMEOUTS = 10
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
@@ -18,7 +21,9 @@ class Seen:
 
     ``state`` is up, down, or joining when it was never ready yet. ``error`` is why it was last not
     ready, at ``error_at``. ``in_flight`` is how many requests it worked on at ``in_flight_at``,
-    None where it did not say. ``address`` is where it last answered, empty while it never has.
+    None where it did not say. ``address`` is where it was last ready, empty while it never was.
+    ``silent_since`` is when the first of those probes ended that nobody has answered since, 0
+    where the last was answered; ``gone``: so long, or so, that it works on nothing any more.
     """
 
     state: str = "joining"
@@ -28,6 +33,8 @@ class Seen:
     in_flight: int | None = None
     in_flight_at: float = 0.0
     address: str = ""
+    silent_since: float = 0.0
+    gone: bool = False
 
 
 class Health:
@@ -47,11 +54,15 @@ class Health:
             state = self._after(answer)
             now = time.time()
             before = self.seen
+            silent_since = (before.silent_since or now) if answer.silent else 0.0
+            long = _GONE_TIMEOUTS * self._probe.timeout_seconds
             seen = replace(
                 before,
                 in_flight=answer.in_flight,
                 in_flight_at=answer.in_flight_at,
                 address=answer.address or before.address,
+                silent_since=silent_since,
+                gone=answer.refused or (answer.silent and now - silent_since >= long),
             )
             if answer.error:
                 seen = replace(seen, error=answer.error, error_at=now)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from threading import Event
 from typing import TYPE_CHECKING
 
 from modhaven.checks import ConfigError
-from modhaven.pool import files, names, nginx, plan, settings, status
+from modhaven.pool import earlier, files, names, nginx, plan, settings, status
 from modhaven.pool.backends import Backends
 from modhaven.pool.drains import Drain, Drains
-from modhaven.pool.health import Seen
 from modhaven.pool.metrics import Metrics
 from modhaven.pool.publisher import Publisher
 from modhaven.pool.surge import Demand
@@ -20,21 +18,16 @@ from modhaven.pool.surge import Demand
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from modhaven.pool.health import Seen
     from modhaven.pool.paths import Paths
     from modhaven.pool.plan import Plan
     from modhaven.pool.settings import Server
+    from modhaven.pool.status import PoolStatus
 
 log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.25
 # Nothing has changed: told all the same, so that in-flight figures are new.
 _TELL_SECONDS = 1.0
-# As upstream.conf.j2 writes them: "server address:port …;  # backend1", then " (name)" where that
-# was looked up, and ": reason" where it is not asked. A backup that rests was well.
-_LISTED = re.compile(
-    r"^\s*server \[?(?P<address>[^\s#\]]+)\]?:\d+[^#]*;  # (?P<name>[^\s:]+)"
-    r"(?: \((?P<looked_up>[^\s)]+)\))?(?P<out>: (?!resting))?",
-    re.MULTILINE,
-)
 
 
 def initial(paths: Paths) -> bool:
@@ -80,7 +73,6 @@ class Manager:
         self._connections = connections
         self._clock = clock
         self._drains = Drains(paths.drained)
-        self._drained: Mapping[str, Drain] = {}
         self._problems: dict[str, str] = {}
         self._metrics = Metrics()
         self._wake = Event()
@@ -90,11 +82,14 @@ class Manager:
         )
         self._told: object = None
         self._told_at = -float("inf")
-        self._kept = False
+        self._kept = self._promoted = False
         self._config_stamp = files.stamp(paths.config)
         self._config = settings.load(paths.config)
-        self._demand = self._usual_demand()
-        self._backends.configure(self._config, self._listed())
+        last, live = status.read(paths.status), self._publisher.live
+        self._demand = self._usual_demand(last)
+        # Until they can be read.
+        self._drained: Mapping[str, Drain] = earlier.drained(live)
+        self._backends.configure(self._config, earlier.seen(self._config.servers, live, last))
 
     def run(self, *, stopped: Event, alive: Callable[[], None]) -> None:
         """Work until ``stopped``; ``alive`` is called after each round."""
@@ -117,8 +112,8 @@ class Manager:
         self._read_config()
         self._read_drains()
         busy = self._connections()
-        if busy is not None and self._demand.note(busy, self._clock()):
-            log.info("backups %s", "serve too" if self._demand.surging else "are backups again")
+        if busy is not None:
+            self._demand.note(busy, self._clock())
         seen = self._backends.seen()
         servers = [names.located(one, seen[one.name].address) for one in self._config.servers]
         made = plan.make(
@@ -132,28 +127,20 @@ class Manager:
         if made.kept != self._kept:
             self._kept = made.kept
             log.warning("too few are ready: %s", "others are asked too" if made.kept else "no more")
+        if made.promoted != self._promoted:
+            self._promoted = made.promoted
+            log.info("backups %s", "serve too" if made.promoted else "are backups again")
         self._publisher.offer(made, self._config)
         self._tell(servers, made, seen, began)
 
-    def _listed(self) -> dict[str, Seen]:
-        """Return what nginx was told last of each backend, its address only if by the same name."""
-        configured = {one.name: one.address for one in self._config.servers}
-        return {
-            one["name"]: Seen(
-                state="down" if one["out"] else "up",
-                address=one["address"] if one["looked_up"] == configured.get(one["name"]) else "",
-            )
-            for one in _LISTED.finditer(self._publisher.live)
-        }
-
-    def _usual_demand(self) -> Demand:
+    def _usual_demand(self, last: PoolStatus | None) -> Demand:
         # The watchdog may have ended the last manager in the middle of a surge.
-        surge, last = self._config.surge, status.read(self._paths.status)
+        surge = self._config.surge
         if last is None or time.time() - last.time > surge.quiet_seconds:
             return Demand(surge, now=self._clock())
-        return Demand(
-            surge, now=self._clock(), baseline=last.baseline or None, surging=last.promoted
-        )
+        # None is usual as well, on an edge that was idle; without a figure nothing is known.
+        baseline = None if last.connections is None else last.baseline
+        return Demand(surge, now=self._clock(), baseline=baseline, surging=last.promoted)
 
     def _read_config(self) -> None:
         try:
@@ -203,6 +190,7 @@ class Manager:
             connections=self._demand.current,
             baseline=self._demand.baseline,
             reloads=self._publisher.reloads,
+            reload_seconds=self._config.reload_seconds,
             servers=tuple(
                 status.of_server(
                     one, seen[one.name], out=place.reason, drain=self._drained.get(one.name)

@@ -97,7 +97,10 @@ class Nginx:
             raise
 
     def reload(self) -> bool:
-        """Make nginx load what is in place, wait until it has, tell whether it runs. NginxError."""
+        """Make nginx load what is in place, wait until it has, tell whether it runs. NginxError.
+
+        One that ends meanwhile does not run; who starts it anew has it read the file.
+        """
         main = self._main()
         if main is None:
             # It loads the file when it starts.
@@ -113,6 +116,8 @@ class Nginx:
             ) from None
         end = time.monotonic() + _RELOAD_SECONDS
         while not self._workers(main) - before:
+            if self._ends(main, before):
+                return False
             if time.monotonic() > end:
                 raise NginxError(
                     f"nginx started no new worker within {_RELOAD_SECONDS:g} s of its reload: "
@@ -158,6 +163,12 @@ class Nginx:
         except OSError as error:
             raise NginxError(f"{self._pid_file} cannot be read: {error}") from error
         return main if name == "nginx\n" else None
+
+    def _ends(self, main: int, before: set[str]) -> bool:
+        """Tell whether nginx ends, or has, in place of a reload: nobody takes connections."""
+        # In a reload the new workers are there before the old ones are told to end.
+        accepts = any(map(_accepts, before)) or self._workers(main) - before
+        return not accepts or self._main() != main
 
     @staticmethod
     def _workers(main: int) -> set[str]:

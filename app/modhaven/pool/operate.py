@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 
 from modhaven.checks import ConfigError
 from modhaven.pool import settings, status
-from modhaven.pool.drains import Drains
+from modhaven.pool.drains import Drains, normal
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from modhaven.pool.paths import Paths
     from modhaven.pool.status import PoolStatus, ServerStatus
 
 _POLL_SECONDS = 0.2
-# How long the manager may take to act on what somebody asked of it: reloads have a pause.
+# How long the manager may take to act on what somebody asked of it, beside the pause of reloads.
 _ACT_SECONDS = 15.0
+# How long one that died may take to be there again.
+_START_SECONDS = 5.0
 
 
 def show(options: argparse.Namespace, paths: Paths) -> int:
@@ -38,54 +40,89 @@ def show(options: argparse.Namespace, paths: Paths) -> int:
 
 def drain(options: argparse.Namespace, paths: Paths) -> int:
     """Take a backend out and wait until it is idle; 1 when that is not reached in time."""
-    name = options.backend
+    name, drains = options.backend, Drains(paths.drained)
     told = _told(paths)
-    known = _server(told, name)
-    others = [one for one in told.servers if _is_in(told, one.name) and one.name != name]
-    # Others that are asked although they are down would not answer.
-    if known.state != "drained" and not any(one.ready or not known.ready for one in others):
-        raise ConfigError(
-            f"{name} is the only backend that is ready: nobody would answer without it; "
-            "undrain or repair another one first"
-        )
-    new = Drains(paths.drained).add(name, options.reason)
+    _server(told, name)
+    # Two at once, each of the only other one that is ready, would leave nobody.
+    with drains.alone():
+        marked = drains.all()
+        if name not in marked:
+            _refuse_the_last(told, name, marked)
+        new = drains.add(name, options.reason)
+        mark = drains.all().get(name)
+
+    def is_let_in() -> bool:
+        return mark is None or drains.all().get(name) != mark
 
     def is_out(seen: PoolStatus) -> bool:
         return seen.published and not _is_in(seen, name)
 
-    if (new or not is_out(told)) and not _wait(paths, _ACT_SECONDS, is_out):
-        return failed(f"nginx has not got the pool without {name}: see modhaven pool status")
-    nginx_has_it_at = time.time()
+    act_seconds = _ACT_SECONDS + told.reload_seconds
+    if (new or not is_out(told)) and not _wait(
+        paths, act_seconds, lambda seen: is_let_in() or is_out(seen)
+    ):
+        return failed(
+            f"nginx has not got the pool without {name} after {act_seconds:g} s: see modhaven pool "
+            f"status; it stays drained, and modhaven pool undrain {name} lets it in again"
+        )
+    if is_let_in():
+        return failed(f"{name} was let in again meanwhile")
     say(f"{name} is {'drained' if new else 'drained already'}: no new requests go there")
-    if not options.wait:
-        return 0
+    return _wait_until_idle(paths, name, options.wait, is_let_in) if options.wait else 0
 
-    def is_idle(seen: PoolStatus) -> bool:
+
+def _refuse_the_last(told: PoolStatus, name: str, marked: Container[str]) -> None:
+    """Raise ConfigError where nobody would answer without a backend."""
+    left = [
+        one
+        for one in told.servers
+        if _is_in(told, one.name) and one.name != name and one.name not in marked
+    ]
+    # Others that are asked although they are down would not answer.
+    if not any(one.ready or not _server(told, name).ready for one in left):
+        raise ConfigError(
+            f"{name} is the only backend that is ready: nobody would answer without it; "
+            "undrain or repair another one first"
+        )
+
+
+def _wait_until_idle(paths: Paths, name: str, seconds: float, is_let_in: Callable[[], bool]) -> int:
+    nginx_has_it_at = time.time()
+
+    def is_asked(seen: PoolStatus) -> bool:
+        return is_let_in() or _is_in(seen, name)
+
+    def is_over(seen: PoolStatus) -> bool:
         # An older figure knows nothing of requests that came until nginx had the pool.
         server = _server(seen, name)
-        return server.in_flight_at > nginx_has_it_at and not server.in_flight
+        works_on_nothing = server.in_flight == 0 or (server.gone and not server.ready)
+        return is_asked(seen) or (server.in_flight_at > nginx_has_it_at and works_on_nothing)
 
-    idle = _wait(paths, options.wait, is_idle)
-    if idle is None:
-        left = _server(_told(paths), name).in_flight
-        return failed(f"{name} still works on {left} requests after {options.wait:g} s")
-    server = _server(idle, name)
-    if server.in_flight is None and server.ready:
-        return failed(f"{name} is drained, but does not say what it works on: wait for yourself")
+    seen = _wait(paths, seconds, is_over)
+    if is_let_in() or (seen is not None and is_asked(seen)):
+        return failed(f"{name} was let in again meanwhile: it may work on requests")
+    server = _server(seen or _told(paths), name)
+    why = f" ({server.error})" if server.error and not server.ready else ""
+    if seen is None and server.in_flight is None:
+        return failed(
+            f"{name} is drained, but does not say what it works on{why}: wait for yourself"
+        )
+    if seen is None:
+        return failed(f"{name} still works on {server.in_flight} requests after {seconds:g} s")
     if server.in_flight is None:
-        say(f"{name} does not say what it works on ({server.error or 'no status'})")
+        say(f"{name} answers nobody{why}: there is nothing to wait for")
     else:
         say(f"{name} has answered all it was asked")
     return 0
 
 
 def undrain(options: argparse.Namespace, paths: Paths) -> int:
-    """Let a backend in and wait until it is asked; 1 when that is not reached in time."""
+    """Let a backend in, wait until it is asked and ready; 1 when that is not reached in time."""
     name = options.backend
     told = _told(paths)
     drains = Drains(paths.drained)
     found = drains.all().get(name)
-    if options.reason and found is not None and found.reason != options.reason:
+    if options.reason and found is not None and found.reason != normal(options.reason):
         say(f"{name} stays drained: {found.reason}")
         return 0
     removed = drains.remove(name)
@@ -96,15 +133,28 @@ def undrain(options: argparse.Namespace, paths: Paths) -> int:
     say(f"{name} is no longer drained" if removed else f"{name} was not drained")
     if not options.wait:
         return 0
-    if not _wait(paths, options.wait, lambda seen: seen.published and _is_in(seen, name)):
-        told = _told(paths)
-        if _is_in(told, name):
-            return failed(f"nginx has not got the pool with {name}: see modhaven pool status")
-        server = _server(told, name)
-        why = f" ({server.error})" if server.error else ""
-        return failed(f"{name} is not asked after {options.wait:g} s: it is {server.state}{why}")
+
+    def is_asked(seen: PoolStatus) -> bool:
+        # Who is asked although it is down does not answer.
+        return seen.published and _is_in(seen, name) and _server(seen, name).ready
+
+    if not _wait(paths, options.wait, is_asked):
+        return failed(_why_not_asked(_told(paths), name, options.wait))
     say(f"{name} is asked{' again' if removed else ''}")
     return 0
+
+
+def _why_not_asked(told: PoolStatus, name: str, seconds: float) -> str:
+    server = _server(told, name)
+    state = f"it is {server.state}" + (f" ({server.error})" if server.error else "")
+    if not _is_in(told, name):
+        return f"{name} is not asked after {seconds:g} s: {state}"
+    if not server.ready:
+        return (
+            f"{name} is not ready after {seconds:g} s, and asked all the same, since too few would "
+            f"be left: {state}"
+        )
+    return f"nginx has not got the pool with {name}: see modhaven pool status"
 
 
 def settle(options: argparse.Namespace, paths: Paths) -> int:
@@ -135,12 +185,14 @@ def failed(text: str) -> int:
 
 
 def _told(paths: Paths) -> PoolStatus:
-    told = status.read(paths.status)
-    if told is None or told.is_old:
-        raise ConfigError(
-            "the pool manager does not run on this host: see systemctl status modhaven-pool; "
-            "nginx goes on with the last pool it had"
-        )
+    end = time.monotonic() + _START_SECONDS
+    while (told := status.read(paths.status)) is None or told.is_old:
+        if time.monotonic() > end:
+            raise ConfigError(
+                "the pool manager does not run on this host: see systemctl status modhaven-pool; "
+                "nginx goes on with the last pool it had"
+            )
+        time.sleep(_POLL_SECONDS)
     return told
 
 

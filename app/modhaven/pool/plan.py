@@ -91,11 +91,12 @@ def make(
         replace(place, doubted=place.asked and states[place.server.name] != "up")
         for place in places
     ]
-    if promote:
+    promoted = promote and any(server.backup for server in servers)
+    if promoted:
         places = [replace(place, server=replace(place.server, backup=False)) for place in places]
     elif balance == "hash" and not kept:
         places = _with_resting_backups(places)
-    return Plan(places=tuple(places), balance=balance, kept=kept, promoted=promote)
+    return Plan(places=tuple(places), balance=balance, kept=kept, promoted=promoted)
 
 
 def _with_resting_backups(places: Sequence[Place]) -> list[Place]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,9 @@ class Publisher:
             self.error = str(error)
             self._not_before = self._clock() + _RETRY_SECONDS
             self._metrics.failures.inc()
+            with contextlib.suppress(NginxError, OSError):
+                # What was in place before may have been put back.
+                self._take_live()
 
     def _render(self, made: Plan, config: PoolConfig) -> None:
         key = (made, config.limits, files.stamp(self._template))
@@ -78,10 +82,14 @@ class Publisher:
             self._rendered_from = key
 
     def _notice_others(self) -> None:
-        seen = files.stamp(self._nginx.file)
-        if seen != self._stamp:
-            self._stamp, self.live = seen, self._nginx.live()
+        if files.stamp(self._nginx.file) != self._stamp:
+            self._take_live()
             log.warning("%s was changed by somebody else", self._nginx.file)
+
+    def _take_live(self) -> None:
+        # The stamp first: what is written after it is read again.
+        self._stamp = files.stamp(self._nginx.file)
+        self.live = self._nginx.live()
 
 
 def _in_words(made: Plan) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,22 +29,26 @@ class ServerStatus:
     ``state`` is up, down, joining, drained, kept (down, and asked all the same), or resting (a
     backup that is up, where nginx itself knows no backups). ``reason`` is why it is drained;
     ``error`` why it was last not ready, at ``error_at``. ``in_flight`` is the requests it worked on
-    at ``in_flight_at``, None while it does not say. Moments are seconds since the epoch.
+    at ``in_flight_at``, None while it does not say; ``gone``: it works on nothing any more, for it
+    refuses connections or has been silent for long. Moments are seconds since the epoch.
+
+    Whoever reads may be of another release than who wrote: hence defaults.
     """
 
     name: str
-    address: str
-    weight: int
-    backup: bool
-    state: str
-    asked: bool
-    ready: bool
-    since: float
-    reason: str
-    error: str
-    error_at: float
-    in_flight: int | None
-    in_flight_at: float
+    address: str = ""
+    weight: int = 1
+    backup: bool = False
+    state: str = "joining"
+    asked: bool = False
+    ready: bool = False
+    since: float = 0.0
+    reason: str = ""
+    error: str = ""
+    error_at: float = 0.0
+    in_flight: int | None = None
+    in_flight_at: float = 0.0
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,18 +56,20 @@ class PoolStatus:
     """The pool on one edge, by the manager with process id ``pid``.
 
     Nothing in it was looked at before ``time`` (seconds since the epoch). ``published``: nginx has
-    what is told here, or takes it when it starts.
+    what is told here, or takes it when it starts. ``reload_seconds`` is the least time between two
+    reloads.
     """
 
     time: float
-    published: bool
-    error: str
-    kept: bool
-    promoted: bool
-    connections: float | None
-    baseline: float
-    reloads: int
     servers: tuple[ServerStatus, ...]
+    published: bool = False
+    error: str = ""
+    kept: bool = False
+    promoted: bool = False
+    connections: float | None = None
+    baseline: float = 0.0
+    reloads: int = 0
+    reload_seconds: float = 2.0
     pid: int = field(default_factory=os.getpid)
 
     @property
@@ -83,10 +89,9 @@ def of_server(server: Server, seen: Seen, *, out: str, drain: Drain | None) -> S
         state = "kept"
     elif out == "resting":
         state = out
-    host = f"[{server.address}]" if ":" in server.address else server.address
     return ServerStatus(
         name=server.name,
-        address=f"{host}:{server.port}",
+        address=place(server.address, server.port),
         weight=server.weight,
         backup=server.backup,
         state="drained" if drain else state,
@@ -98,7 +103,13 @@ def of_server(server: Server, seen: Seen, *, out: str, drain: Drain | None) -> S
         error_at=seen.error_at,
         in_flight=seen.in_flight,
         in_flight_at=seen.in_flight_at,
+        gone=seen.gone,
     )
+
+
+def place(address: str, port: int) -> str:
+    """Return what a backend's address and port are told as."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def write(path: Path, status: PoolStatus) -> None:
@@ -107,13 +118,20 @@ def write(path: Path, status: PoolStatus) -> None:
 
 
 def read(path: Path) -> PoolStatus | None:
-    """Return what was written last; None where there is nothing of use."""
+    """Return what was written last, by whatever release; None where there is nothing of use."""
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        servers = tuple(ServerStatus(**server) for server in data.pop("servers"))
-        return PoolStatus(servers=servers, **data)
+        servers = tuple(
+            ServerStatus(**_known(ServerStatus, server)) for server in data.pop("servers")
+        )
+        return PoolStatus(servers=servers, **({"pid": 0} | _known(PoolStatus, data)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _known(kind: type[ServerStatus | PoolStatus], data: dict[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in data.items() if name in names}
 
 
 def table(status: PoolStatus, *, now: float, width: int | None = None) -> str:

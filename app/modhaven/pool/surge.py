@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # Connections come and go in bursts; what counts is what lasts some seconds.
 _NOW_SECONDS = 5.0
+# A surge must not become what is usual while it lasts, but what stays for hours is no surge.
+_SURGE_WINDOWS = 30
 
 
 class Demand:
@@ -41,10 +43,9 @@ class Demand:
         high = self.current > max(usual, self.bounds.minimum_connections)
         if high:
             self._high_at = now
-        elif not self.surging:
-            # A surge must not become what is usual while it lasts.
-            weight = _share(passed, self.bounds.baseline_seconds)
-            self.baseline += (connections - self.baseline) * weight
+        windows = _SURGE_WINDOWS if high or self.surging else 1
+        weight = _share(passed, self.bounds.baseline_seconds * windows)
+        self.baseline += (connections - self.baseline) * weight
         before = self.surging
         self.surging = high or (before and now - self._high_at < self.bounds.quiet_seconds)
         return self.surging != before
