@@ -43,7 +43,7 @@ def test_a_target_that_cannot_be_held_is_missed_and_the_drill_fails(
 ) -> None:
     own = {
         "drill_scenarios": ["backend_killed", "edge_stopped"],
-        "drill_targets": {"backend": {"longest_gap_seconds": 0.0001}},
+        "drill_targets": {"backend": {"detection_seconds": 0}},
         "drill_reports": str(tmp_path),
     }
     run = play(DRILL, lab().path, "-e", json.dumps(own))
@@ -54,7 +54,7 @@ def test_a_target_that_cannot_be_held_is_missed_and_the_drill_fails(
     assert not run.ok
     assert "A target was missed" in run.output
     assert results["backend_killed"]["outcome"] == "missed"
-    assert "**Missed:** longest gap" in text
+    assert "**Missed:** detection" in text
     killed, stopped = (results[name]["figures"] for name in ("backend_killed", "edge_stopped"))
     # The other targets are real ones.
     assert (killed["failed"], killed["wrong_bytes"]) == (0, 0)
@@ -95,6 +95,7 @@ def test_a_drill_that_is_killed_leaves_nothing_broken(tmp_path: Path) -> None:
     assert time.monotonic() - began < UNDONE_SECONDS
     results, text = report_of(tmp_path)
     assert "The drill was stopped before its end" in text
+    assert "What it had broken is undone." in text
     assert {one["outcome"] for one in results.values()} == {"not run"}
     assert results["rolling_update"]["why"] == "the drill ended first: it was told to end"
     timers = remote.run(victim.name, "systemctl", "list-timers", "--all").stdout

@@ -1,24 +1,27 @@
-"""The drill's scenarios and targets, what an inventory may run, and how faults are made."""
+"""The drill's scenarios and targets, what an inventory may run, and the programs it starts."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.unit.ansible_plugin import ROOT, load
 
-from modhaven.drill import catalogue, faults, report, watch
-from modhaven.drill.hosts import Host, HostError, Program
-from modhaven.drill.plan import Plan
+from modhaven.drill import catalogue, faults, report, targets, watch
+from modhaven.drill.hosts import HostError, Program
+from modhaven.drill.load import Plan as LoadPlan
+from modhaven.drill.plan import LOAD_SECONDS, MAX_RATE, Plan
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 EVERYTHING = ("helper", "vip", "backup", "primaries")
-LOCAL = Host(name="here", address="127.0.0.1", groups=frozenset({"backends"}))
 drill = load("filter/drill.py")
 
 
@@ -42,9 +45,13 @@ def test_a_scenario_is_something_that_can_be_done(scenario: catalogue.Scenario) 
 @pytest.mark.parametrize("kind", faults.HOST_FAULTS)
 def test_a_fault_is_a_script_that_sh_takes(kind: str) -> None:
     scripts = faults.HOST_FAULTS[kind]
-    filled = {"units": "a.service b.service", "store": "/srv/a", "vip": "10.0.3.100"}
+    filled = {
+        "units": "a.service b.service", "store": "/srv/a", "vip": "10.0.3.100", "name": "drill-1",
+    }  # fmt: skip
     for script in (scripts.make, scripts.undo):
         subprocess.run(["sh", "-n", "-c", script.format(**filled)], check=True)
+    # systemd would fill it in.
+    assert "$" not in scripts.undo
 
 
 def test_the_lab_runs_everything_and_production_what_is_safe() -> None:
@@ -74,13 +81,44 @@ def test_named_ones_run_in_the_catalogues_order() -> None:
 
 
 def test_the_inventory_changes_single_targets() -> None:
-    own = catalogue.targets({"edge": {"switch_over_seconds": 1.5}})
+    own = targets.read({"edge": {"switch_over_seconds": 1.5}})
     assert own["edge"] == {"switch_over_seconds": 1.5, "failed_builds": 0, "wrong_bytes": 0}
     assert own["backend"] == catalogue.TARGETS["backend"]
     with pytest.raises(ValueError, match="drill_targets has 'edges'; there are backend"):
-        catalogue.targets({"edges": {"failed": 0}})
+        targets.read({"edges": {"failed": 0}})
     with pytest.raises(ValueError, match=r"drill_targets.edge has 'gap'; there are"):
-        catalogue.targets({"edge": {"gap": 1}})
+        targets.read({"edge": {"gap": 1}})
+
+
+@pytest.mark.parametrize("value", ["0.7", None, -1, True, float("nan")])
+def test_a_target_that_is_no_number_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"drill_targets.edge.switch_over_seconds is .* a number"):
+        targets.read({"edge": {"switch_over_seconds": value}})
+
+
+@pytest.mark.parametrize("own", [None, {"edge": None}, {"edge": 0.7}])
+def test_targets_that_are_no_table_are_refused(own: Any) -> None:
+    with pytest.raises(ValueError, match=r"^drill_targets(\.edge)? is .*; it must be"):
+        targets.read(own)
+
+
+def test_a_rate_too_low_for_the_targets_of_what_runs_is_refused() -> None:
+    planned = [catalogue.by_name("reload_storm")]
+    targets.check_rate(14, planned, catalogue.TARGETS)
+    with pytest.raises(ValueError, match=r"drill_rate is 2 a second.* shorter than 2 s is noticed"):
+        targets.check_rate(2, planned, catalogue.TARGETS)
+    with pytest.raises(ValueError, match="switch_over_seconds of the target edge is 0"):
+        targets.check_rate(
+            181,
+            [catalogue.by_name("edge_killed")],
+            targets.read({"edge": {"switch_over_seconds": 0}}),
+        )
+    # It has no such target.
+    targets.check_rate(1, [catalogue.by_name("backend_hung")], catalogue.TARGETS)
+
+
+def test_a_stopped_edge_that_nobody_noticed_holds_no_target() -> None:
+    assert "detection_seconds" in catalogue.TARGETS[catalogue.by_name("edge_stopped").target]
 
 
 def test_the_table_names_every_scenario() -> None:
@@ -123,12 +161,22 @@ def test_a_plan_says_what_the_inventory_offers() -> None:
     [
         ({"hosts": []}, "no edges or no backends"),
         ({"rate": 0}, "drill_rate is 0"),
-        ({"modules": ["rsc.io/quote"]}, "drill_modules must be MODULE@VERSIONs"),
+        ({"rate": 182}, "drill_rate is 182; it must be from 1 to 181 a second"),
+        ({"modules": []}, "drill_modules is empty"),
+        ({"modules": ["rsc.io/quote"]}, "'rsc.io/quote' is none"),
+        ({"modules": ["rsc.io/quote@vnext"]}, "not a semantic version"),
+        ({"modules": ["@v1.0.0"]}, "drill_modules must be MODULE@VERSIONs"),
     ],
 )
 def test_a_plan_that_cannot_be_is_one_sentence(own: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Plan.from_json(a_plan(**own))
+
+
+def test_the_highest_rate_is_one_that_the_load_takes() -> None:
+    plan = Plan.from_json(a_plan(rate=MAX_RATE))
+    bounds = {"rate": plan.rate, "seconds": LOAD_SECONDS, "allowed": plan.allowed}
+    assert LoadPlan.from_json({"targets": [{"url": plan.url, "sha256": ""}], **bounds})
 
 
 def run_drill(plan: dict[str, Any]) -> subprocess.CompletedProcess[str]:
@@ -159,6 +207,10 @@ def test_a_mistake_is_one_sentence() -> None:
     done = run_drill(a_plan(scenarios=["nope"], lab=True))
     assert done.returncode == 2
     assert done.stdout.startswith("The drill cannot be run: drill_scenarios names 'nope'")
+    for own in ({"targets": {"edge": {"switch_over_seconds": "0.7"}}}, {"rate": 2}):
+        done = run_drill(a_plan(lab=True, **own))
+        assert (done.returncode, done.stderr) == (2, "")
+        assert done.stdout.startswith("The drill cannot be run: drill_")
 
 
 # --- the filters
@@ -205,50 +257,28 @@ def test_a_program_that_fails_says_why() -> None:
         program.end()
 
 
-def test_a_fault_is_undone_when_its_maker_dies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mark = tmp_path / "broken"
-    scripts = faults.Scripts(make=f"touch {mark}", undo=f"rm {mark}")
-    monkeypatch.setitem(faults.HOST_FAULTS, "mark", scripts)
-    # A host has systemd; here its timer is not what is tested.
-    (tmp_path / "systemd-run").write_text("#!/bin/sh\n")
-    (tmp_path / "systemctl").write_text("#!/bin/sh\n")
-    for name in ("systemd-run", "systemctl"):
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(Host, "command", lambda _self, argv: list(argv))
-    program = faults.hold_on(LOCAL, "mark", "primary", store="/srv", vip="")
-    program.wait_for("ready", 10)
-    assert not mark.exists()
-    program.tell("go")
-    program.wait_for("made", 10)
-    assert mark.exists()
-    program.end(10)
-    assert not mark.exists()
-
-
-def test_a_fault_that_nobody_lets_go_breaks_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mark = tmp_path / "broken"
-    monkeypatch.setitem(faults.HOST_FAULTS, "mark", faults.Scripts(make=f"touch {mark}"))
-    monkeypatch.setattr(Host, "command", lambda _self, argv: list(argv))
-    program = faults.hold_on(LOCAL, "mark", "primary", store="/srv", vip="")
-    program.wait_for("ready", 10)
-    program.end(10)
-    assert not mark.exists()
-
-
-def test_a_backend_that_is_an_edge_too_keeps_its_nginx() -> None:
-    both = Host(name="go1", address="10.0.3.1", groups=frozenset({"edges", "backends"}))
-    assert faults.units_of(both, "primary", "kill") == "modhaven.service"
-    assert faults.units_of(both, "primaries", "stop") == "modhaven.socket modhaven.service"
-    assert faults.units_of(both, "vip_master", "kill") == "nginx.service"
-    assert faults.units_of(LOCAL, "primary", "kill") == "nginx.service modhaven.service"
-
-
 def test_an_address_of_this_host_is_known_without_a_program() -> None:
     assert watch.has_address("127.0.0.1")
     assert not watch.has_address("192.0.2.1")
     assert not watch.has_address("2001:db8::1")
+
+
+def test_an_edge_that_is_kept_out_cannot_take_the_vip(tmp_path: Path) -> None:
+    pid, stay_out = tmp_path / "keepalived.pid", tmp_path / "vip-stay-out"
+    assert not watch.can_take_vip(str(pid), str(stay_out))
+    # Another process has its number by now.
+    pid.write_text(f"{os.getpid()}\n")
+    assert not watch.can_take_vip(str(pid), str(stay_out))
+    program = tmp_path / "keepalived"
+    program.symlink_to(shutil.which("sleep") or "")
+    with subprocess.Popen([program, "60"]) as keepalived:
+        try:
+            pid.write_text(f"{keepalived.pid}\n")
+            # It has its name a moment after its number.
+            end = time.monotonic() + 10
+            while not watch.can_take_vip(str(pid), str(stay_out)):
+                assert time.monotonic() < end
+            stay_out.touch()
+            assert not watch.can_take_vip(str(pid), str(stay_out))
+        finally:
+            keepalived.kill()

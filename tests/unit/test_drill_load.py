@@ -71,6 +71,15 @@ def test_an_address_that_is_not_allowed_is_refused(url: str) -> None:
         look_up(plan)
 
 
+def test_an_edge_that_the_client_cannot_resolve_is_only_not_allowed() -> None:
+    url = "http://127.0.0.1/x"
+    plan = Plan(targets=((url, ""),), allowed=("127.0.0.1", "edge1.invalid"), rate=1, seconds=1)
+    assert [target.address for target in look_up(plan)] == ["127.0.0.1"]
+    plan = Plan(targets=((url, ""),), allowed=("edge1.invalid",), rate=1, seconds=1)
+    with pytest.raises(ValueError, match=r"none of the addresses .*: edge1\.invalid"):
+        look_up(plan)
+
+
 @pytest.mark.parametrize(
     "options", [{"rate": 501}, {"seconds": 601}, {"rate": 500, "seconds": 600}, {"targets": []}]
 )

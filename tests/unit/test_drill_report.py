@@ -25,12 +25,15 @@ def result(name: str, outcome: str, **own: Any) -> dict[str, Any]:
     return {"name": name, "title": one.title, "target": one.target, "outcome": outcome, **own}
 
 
-def a_drill(*results: dict[str, Any], stopped: str = "") -> dict[str, Any]:
+def a_drill(
+    *results: dict[str, Any], stopped: str = "", still_broken: list[str] | None = None
+) -> dict[str, Any]:
     return {
         "results": list(results),
         "targets": catalogue.TARGETS,
         "environment": {"date": "today", "hosts": {"edge1": {"cores": "2", "nginx": "1.22.1"}}},
         "stopped": stopped,
+        "still_broken": still_broken or [],
     }
 
 
@@ -65,4 +68,25 @@ def test_both_files_say_what_was_broken_what_users_saw_and_what_was_not_run(tmp_
 
 def test_a_drill_that_was_stopped_says_so() -> None:
     told = report.markdown(a_drill(stopped="it was told to end"))
-    assert "The drill was stopped before its end (it was told to end)" in told
+    assert "The drill was stopped before its end (it was told to end)." in told
+    assert "What it had broken is undone." in told
+
+
+def test_what_is_not_known_to_be_undone_is_told() -> None:
+    left = ["hang on b1 (b1 undoes it 120 s after it was prepared)", "link_down by the helper"]
+    told = report.markdown(a_drill(stopped="it was told to end", still_broken=left))
+    assert "Not known to be undone: hang on b1 (b1 undoes it 120 s after" in told
+    assert "; link_down by the helper." in told
+    assert "is undone" not in told
+
+
+def test_a_scenario_in_which_nothing_was_answered_can_be_told() -> None:
+    nothing = {
+        "sent": 40, "failed": 40, "p50_ms": None, "p99_ms": None, "needed_backend_percent": None,
+        "served_percent": None, "stale_percent": 0.0, "longest_gap_seconds": None,
+    }  # fmt: skip
+    one = result("mirrors_lost", "missed", figures={**FIGURES, **nothing}, checks=[MISSED])
+    assert "longest gap -; p50 - ms, p99 - ms" in report.line(one)
+    told = report.markdown(a_drill(one))
+    assert "- of known files were served, 0 % of lists labelled stale" in told
+    assert "- of the answers needed a backend." in told

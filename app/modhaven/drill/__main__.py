@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from modhaven.drill import catalogue, environment, faults, report, scenario
+from modhaven.drill import catalogue, environment, faults, report, scenario, targets
+from modhaven.drill.cluster import Cluster
 from modhaven.drill.hosts import HostError
 from modhaven.drill.plan import Plan
 
@@ -44,7 +45,7 @@ def main() -> int:
             say(report.columns(catalogue.rows()))
             return 0
         chosen, left = catalogue.choose(plan.scenarios, lab=plan.lab, has=plan.has)
-        catalogue.targets(plan.targets)
+        targets.check_rate(plan.rate, chosen, targets.read(plan.targets))
     except (ValueError, TypeError, KeyError) as error:
         say(f"The drill cannot be run: {error}")
         return 2
@@ -66,13 +67,16 @@ def drill(plan: Plan, chosen: list[Scenario], left: dict[str, str]) -> int:
     results: dict[str, dict[str, Any]] = {}
     told: dict[str, Any] = {"hosts": {}}
     stopped = ""
+    still_broken: list[str] = []
     try:
         told |= environment.describe(plan)
-        _run_all(plan, chosen, results)
+        _run_all(plan, chosen, results, still_broken)
     except Stopped:
         stopped = "it was told to end"
     except (HostError, OSError) as error:
         stopped = str(error)
+    except Exception as error:  # noqa: BLE001 - what was measured until then is told
+        stopped = f"an error of the drill itself, {type(error).__name__}: {error}"
     for one in catalogue.SCENARIOS:
         why = left.get(one.name, f"the drill ended first: {stopped}")
         results.setdefault(one.name, {"outcome": "not run", "why": why})
@@ -81,25 +85,31 @@ def drill(plan: Plan, chosen: list[Scenario], left: dict[str, str]) -> int:
     ordered = [results[one.name] for one in catalogue.SCENARIOS]
     report_of = {
         "results": ordered,
-        "targets": catalogue.targets(plan.targets),
+        "targets": targets.read(plan.targets),
         "environment": told,
         "stopped": stopped,
+        "still_broken": still_broken,
     }
     paths = report.write(Path(plan.reports), name, report_of)
     ran = [one for one in ordered if one["outcome"] != "not run"]
     if ran:
         say(f"\n{report.columns(report.table(ran))}\n")
     if stopped:
-        say(f"The drill ended before its end: {stopped}. What it had broken is undone.")
+        say(f"The drill ended before its end: {stopped}. {report.undone(still_broken)}")
     for path in paths:
         say(f"Report: {path}")
     return 0 if not stopped and all(one["outcome"] == "held" for one in ran) else 1
 
 
-def _run_all(plan: Plan, chosen: list[Scenario], results: dict[str, dict[str, Any]]) -> None:
+def _run_all(
+    plan: Plan,
+    chosen: list[Scenario],
+    results: dict[str, dict[str, Any]],
+    still_broken: list[str],
+) -> None:
     """Run scenarios into ``results``; HostError when nothing more can be run."""
     helper = faults.Helper(plan.helper, plan.root)
-    cluster = scenario.Cluster(plan, helper)
+    cluster = Cluster(plan, helper, still_broken)
     with contextlib.ExitStack() as stack:
         if helper:
             stack.callback(helper.ask, "restore")
@@ -113,7 +123,7 @@ def _run_all(plan: Plan, chosen: list[Scenario], results: dict[str, dict[str, An
                 raise HostError(f"the cluster is not whole, see {one.name}")
 
 
-def _run(one: Scenario, cluster: scenario.Cluster) -> dict[str, Any]:
+def _run(one: Scenario, cluster: Cluster) -> dict[str, Any]:
     try:
         found = scenario.run(one, cluster)
     except (HostError, OSError) as error:

@@ -46,7 +46,7 @@ def describe(plan: Plan) -> dict[str, object]:
 
 def of_host(host: Host) -> dict[str, str]:
     """Give a host's own part."""
-    lines = host.run("sh", "-c", _LOOK).splitlines()
+    lines = host.run("sh", "-c", _LOOK, root=host.is_node).splitlines()
     pairs = (line.partition("=") for line in lines)
     return {name: value for name, _, value in pairs if value}
 

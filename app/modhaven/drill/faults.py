@@ -3,8 +3,8 @@
 A fault is a program that prepares, prints ``{"ready": true}``, and waits for a line: faults that
 are on together begin together. It prints ``{"on": <moment>}``, makes the fault, prints
 ``{"made": <moment>}``, waits for the end of its standard input, and undoes it: it ends with whoever
-started it. On a host a timer of systemd does the same when nobody else could, because the network
-or the controller died.
+started it. On a host it then prints ``{"undone": true}``, and a timer of systemd does the same when
+nobody else could, because the network or the controller died.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ RELOADS = 20
 MOMENTARY = ("kill", "reboot")
 # The connection to the host goes with them.
 CUTTING = ("link_down", "host_stopped", "reboot")
-_STAY_OUT = "/etc/modhaven/vip-stay-out"
+STAY_OUT = "/etc/modhaven/vip-stay-out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scripts:
-    """How a fault is made and undone, for sh; ``{units}``, ``{store}``, ``{vip}`` are filled in."""
+    """How a fault is made and undone, for sh, which ends at the first line that fails.
+
+    ``{units}``, ``{store}``, ``{vip}`` are filled in, and ``{name}``, which no other fault has. An
+    undo may come before the fault is made, and twice; systemd reads it too, so it has no ``$``.
+    """
 
     make: str
     undo: str = ":"
@@ -51,21 +55,27 @@ HOST_FAULTS = {
         undo="systemctl kill --signal=SIGCONT {units}",
     ),
     "stop": Scripts(make="systemctl stop {units}", undo="systemctl start {units}"),
-    # A full file system over the store: what it hides is back when it is taken away.
+    # A full file system over the store: what it hides is back when it is taken away. What else is
+    # mounted there stays.
     "full_disk": Scripts(
-        make=(
-            "mount -t tmpfs -o size=64k,mode=0750,uid=modhaven,gid=modhaven drill {store}"
-            " && {{ head -c 1m /dev/zero > {store}/full 2>/dev/null || :; }}"
+        make="""
+mount -t tmpfs -o size=64k,mode=0750,uid=modhaven,gid=modhaven {name} {store}
+head -c 1m /dev/zero > {store}/full 2>/dev/null || :
+""",
+        undo=(
+            "! findmnt -n --first-only --direction backward -o SOURCE --mountpoint {store}"
+            " | grep -qxF {name} || umount -l {store}"
         ),
-        undo="! mountpoint -q {store} || umount -l {store}",
     ),
     "leave": Scripts(
-        make=(
-            f"touch {_STAY_OUT} && systemctl restart keepalived.service"
-            ' && timeout 30 sh -c \'while ip -oneline address | grep -qF " {vip}/";'
-            " do sleep 0.1; done' && systemctl stop {units}"
-        ),
-        undo=f"systemctl start {{units}}; rm -f {_STAY_OUT}",
+        make=f"""
+touch {STAY_OUT}
+systemctl restart keepalived.service
+timeout 30 sh -c 'while ip -oneline address | grep -qF " {{vip}}/"; do sleep 0.1; done' ||
+    {{{{ echo "this edge has the VIP still, 30 s later" >&2; exit 1; }}}}
+systemctl stop {{units}}
+""",
+        undo=f"systemctl start {{units}} || {{{{ rm -f {STAY_OUT}; exit 1; }}}}; rm -f {STAY_OUT}",
     ),
     "reload": Scripts(
         make=f"for _ in $(seq {RELOADS}); do systemctl reload nginx.service; sleep 0.5; done"
@@ -75,9 +85,13 @@ HOST_FAULTS = {
 }
 _HOLD = """
 set -eu
-[ {undo_quoted} = : ] || systemd-run --quiet --collect --unit={unit} \
+[ {undo_quoted} = : ] || systemd-run --quiet --collect --unit={name} \
     --on-active={seconds} sh -c {undo_quoted}
-undo() {{ sh -c {undo_quoted} && {{ systemctl stop {unit}.timer 2>/dev/null || :; }}; }}
+undo() {{
+    sh -c {undo_quoted} || exit 1
+    systemctl stop {name}.timer 2>/dev/null || :
+    echo '{{"undone": true}}'
+}}
 trap undo EXIT
 trap 'exit 1' HUP TERM INT
 echo '{{"ready": true}}'
@@ -102,11 +116,16 @@ def units_of(host: Host, on: str, kind: str) -> str:
 def hold_on(host: Host, kind: str, on: str, *, store: str, vip: str) -> Program:
     """Prepare a fault on a host; see the module. OSError."""
     scripts = HOST_FAULTS[kind]
-    filled = {"units": units_of(host, on, kind), "store": shlex.quote(store), "vip": vip}
+    filled = {
+        "units": units_of(host, on, kind),
+        "store": shlex.quote(store),
+        "vip": vip,
+        "name": f"modhaven-drill-{secrets.token_hex(4)}",
+    }
     script = _HOLD.format(
         make=scripts.make.format(**filled),
         undo_quoted=shlex.quote(scripts.undo.format(**filled)),
-        unit=f"modhaven-drill-{secrets.token_hex(4)}",
+        name=filled["name"],
         seconds=DEADMAN_SECONDS,
     )
     return Program(f"{kind} on {host.name}", host.command(["sh", "-c", script]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modhaven.drill.load import percentile
+from modhaven.drill.outages import is_file, longest_gap, switch_over
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,12 +22,13 @@ _FAILURES_KEPT = 20
 class Request:
     """One request of the load; moments in seconds since the epoch, on the controller's clock.
 
-    ``mutable`` is a list or @latest, whose bytes may change.
+    ``mutable`` is a list or @latest, whose bytes may change; ``client`` is who asked.
     """
 
     due: float
     ended: float
     url: str
+    client: str = ""
     error: str = ""
     wrong_bytes: bool = False
     sha256: str = ""
@@ -52,13 +53,14 @@ class Build:
 class Look:
     """What an edge saw from ``time`` on; ``asked`` is the backends in the pool of its nginx.
 
-    ``boot`` tells one start of the edge from another.
+    ``boot`` tells one start of the edge from another; ``can_take_vip``: nobody keeps the VIP away.
     """
 
     edge: str
     time: float
     boot: str = ""
     vip: bool
+    can_take_vip: bool = False
     answers: bool
     published: bool
     asked: frozenset[str]
@@ -69,7 +71,9 @@ class Look:
 class Seen:
     """All that was seen of one scenario. The fault was on from ``fault`` to ``undone``.
 
-    One that does not last, as a kill, is over at once: what follows is recovery.
+    One that does not last, as a kill, is over at once: what follows is recovery. ``lost_edges`` is
+    who was hit because it has the VIP, ``lost_backends`` who was hit as a backend, ``cut`` the
+    edges that could see nothing meanwhile.
     """
 
     requests: Sequence[Request]
@@ -79,7 +83,9 @@ class Seen:
     undone: float
     whole: float | None
     lasts: bool = True
-    victims: frozenset[str] = frozenset()
+    lost_edges: frozenset[str] = frozenset()
+    lost_backends: frozenset[str] = frozenset()
+    cut: frozenset[str] = frozenset()
     mirror: str = ""
 
 
@@ -100,25 +106,25 @@ def measure(seen: Seen) -> dict[str, Any]:
     bad = [one for one in asked if one.error]
     under = [one for one in asked if one.due >= seen.fault]
     latencies = sorted(1000 * (one.ended - one.due) for one in under if not one.error)
-    gap, gap_at = _longest_gap(asked, good)
+    gap, gap_at = longest_gap(asked) or (None, seen.fault)
     return {
         "sent": len(asked),
         "failed": len(bad),
         "wrong_bytes": sum(one.wrong_bytes for one in seen.requests),
         "errors": dict(Counter(one.error for one in bad).most_common(10)),
-        "longest_gap_seconds": _rounded(gap),
-        "longest_gap_after_fault_seconds": _rounded(gap_at - seen.fault),
+        "longest_gap_seconds": None if gap is None else _rounded(gap),
+        "longest_gap_after_fault_seconds": None if gap is None else _rounded(gap_at - seen.fault),
         "p50_ms": percentile(latencies, 0.50),
         "p99_ms": percentile(latencies, 0.99),
         "max_ms": percentile(latencies, 1.0),
         "needed_backend_percent": _percent(
             [one.cache not in _CACHED for one in good if one.due >= seen.fault]
         ),
-        "served_percent": _percent([not one.error for one in under if _is_file(one)]),
+        "served_percent": _percent([not one.error for one in under if is_file(one.url)]),
         "stale_percent": _percent([bool(one.stale) for one in seen.requests if one.mutable]),
         "first_answer_seconds": _first_answer(good, seen),
         "detection_seconds": _detection(seen),
-        "switch_over_seconds": _rounded(switch_over(asked, good, seen)),
+        "switch_over_seconds": _rounded(switch_over(asked, seen.fault)),
         "recovery_seconds": _recovery(seen),
         "fault_seconds": _rounded(seen.undone - seen.fault),
         "builds": len(seen.builds),
@@ -128,30 +134,6 @@ def measure(seen: Seen) -> dict[str, Any]:
     }
 
 
-def switch_over(asked: Sequence[Request], good: Sequence[Request], seen: Seen) -> float:
-    """Give the seconds from the fault until requests were answered again; 0.0: nobody noticed.
-
-    That is the longest time without an answer while the fault was on, from the fault on, or until
-    the first answer after the last failure, whichever is longer. ``good`` is ordered by its end.
-    """
-    ends = [one.ended for one in good]
-    pauses = [
-        after - max(before, seen.fault)
-        for before, after in itertools.pairwise(ends)
-        if after > seen.fault and before < seen.undone
-    ]
-    failed = [one.due for one in asked if one.error and seen.fault <= one.due <= seen.undone]
-    again = 0.0
-    if failed:
-        answered = [one.ended for one in good if one.due > max(failed)]
-        again = (min(answered) if answered else seen.undone) - seen.fault
-    longest = max(pauses, default=seen.undone - seen.fault)
-    # Shorter than a few requests are apart: that is no interruption.
-    if not failed and longest < 5 * _interval(asked):
-        return 0.0
-    return max(again, longest)
-
-
 def is_whole(looks: Mapping[str, Look], *, up: frozenset[str], vip: bool) -> bool:
     """Whether every edge answers and asks all of ``up``, and one has the VIP where there is one."""
     return all(
@@ -159,17 +141,23 @@ def is_whole(looks: Mapping[str, Look], *, up: frozenset[str], vip: bool) -> boo
     ) and sum(look.vip for look in looks.values()) == int(vip)
 
 
+def has_successor(looks: Mapping[str, Look]) -> bool:
+    """Whether an edge that has not the VIP can take it."""
+    return any(look.answers and look.can_take_vip and not look.vip for look in looks.values())
+
+
 def judge(figures: Mapping[str, Any], target: Mapping[str, float]) -> list[Check]:
     """Compare with a target: at most, for what ends in "percent" at least.
 
-    What was not seen holds no target, but for builds where no client can build.
+    What was not seen holds no target, but for builds where no client can build; nor does anything
+    where nobody asked.
     """
     checks = []
     for name, limit in target.items():
         value = figures[name]
         if name == "failed_builds" and not figures["builds"]:
             continue
-        if value is None:
+        if value is None or not figures["sent"]:
             held = False
         else:
             held = value >= limit if name.endswith("percent") else value <= limit
@@ -194,20 +182,6 @@ def _failures(seen: Seen) -> list[dict[str, Any]]:
     ]
 
 
-def _is_file(one: Request) -> bool:
-    return "/@v/" in one.url
-
-
-def _longest_gap(asked: Sequence[Request], good: Sequence[Request]) -> tuple[float, float]:
-    """Give the longest time without an answer, and when it began: the load's ends count too."""
-    if not asked:
-        return 0.0, 0.0
-    first, last = min(one.due for one in asked), max(one.due for one in asked)
-    ends = [first, *(one.ended for one in good)]
-    ends.append(max(ends[-1], last))
-    return max((after - before, before) for before, after in itertools.pairwise(ends))
-
-
 def _first_answer(good: Sequence[Request], seen: Seen) -> float | None:
     """Give the seconds from the fault to the first answer that another mirror gave."""
     if not seen.mirror:
@@ -219,29 +193,24 @@ def _first_answer(good: Sequence[Request], seen: Seen) -> float | None:
 
 
 def _detection(seen: Seen) -> float | None:
-    """Give the seconds until every other edge had the victims out of its pool, or took the VIP."""
-    edges = {look.edge for look in seen.looks}
-    taken = [
-        look.time
-        for look in seen.looks
-        if look.vip and look.time > seen.fault and look.edge not in seen.victims
-    ]
-    if edges & seen.victims:
-        return _rounded(min(taken) - seen.fault) if taken else None
-    out = []
-    for edge in edges:
-        times = [
+    """Give the seconds until another edge took the VIP, or every edge had lost backends out."""
+    if seen.lost_edges:
+        taken = [
             look.time
             for look in seen.looks
-            if look.edge == edge
-            and look.time > seen.fault
-            and look.published
-            and not seen.victims & look.asked
+            if look.vip and look.time > seen.fault and look.edge not in seen.lost_edges
         ]
-        out.append(min(times, default=None))
-    if not seen.victims or not out or None in out:
+        return _rounded(min(taken) - seen.fault) if taken else None
+    if not seen.lost_backends:
         return None
-    return _rounded(max(time for time in out if time is not None) - seen.fault)
+    out: dict[str, float] = {}
+    for look in seen.looks:
+        if look.time > seen.fault and look.published and not seen.lost_backends & look.asked:
+            out[look.edge] = min(look.time, out.get(look.edge, look.time))
+    edges = {look.edge for look in seen.looks} - seen.cut
+    if not edges or edges - set(out):
+        return None
+    return _rounded(max(out[edge] for edge in edges) - seen.fault)
 
 
 def _recovery(seen: Seen) -> float | None:
@@ -249,12 +218,6 @@ def _recovery(seen: Seen) -> float | None:
     if seen.whole is None:
         return None
     return _rounded(max(0.0, seen.whole - (seen.undone if seen.lasts else seen.fault)))
-
-
-def _interval(asked: Sequence[Request]) -> float:
-    if len(asked) < 2:
-        return 0.0
-    return (max(one.due for one in asked) - min(one.due for one in asked)) / (len(asked) - 1)
 
 
 def _percent(held: Sequence[bool]) -> float | None:

@@ -35,6 +35,11 @@ class Host:
     backup: bool = False
     ssh: tuple[str, ...] = ()
 
+    @property
+    def is_node(self) -> bool:
+        """Whether it is an edge or a backend: there the drill is root, elsewhere it need not be."""
+        return bool(self.groups & {"edges", "backends"})
+
     def command(self, argv: Sequence[str], *, root: bool = True) -> list[str]:
         """Give the local command that runs ``argv`` there, as root or as the login shell."""
         if root:
@@ -132,6 +137,11 @@ class Program:
             lambda lines: next((line for line in lines if key in line), None), f"{key!r}", timeout
         )
         return line[key]
+
+    def has_said(self, key: str) -> bool:
+        """Whether a line with a key was among its first hundred."""
+        with self._heard:
+            return any(key in line for line in self._lines)
 
     def _wait(
         self,

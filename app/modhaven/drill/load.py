@@ -109,7 +109,7 @@ class Outcome:
 def look_up(plan: Plan) -> list[Target]:
     """Resolve the plan's targets; raises ValueError for one at an address that is not allowed."""
     found = []
-    allowed = {socket.gethostbyname(name) for name in plan.allowed}
+    allowed = {address for name in plan.allowed for address in _addresses_of(name)}
     for url, sha256 in plan.targets:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -135,6 +135,14 @@ def look_up(plan: Plan) -> list[Target]:
             )
         )
     return found
+
+
+def _addresses_of(name: str) -> list[str]:
+    # An edge that only the controller knows by its name is not asked by it either.
+    try:
+        return [socket.gethostbyname(name)]
+    except socket.gaierror:
+        return []
 
 
 class Load:

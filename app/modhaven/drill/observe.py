@@ -1,25 +1,24 @@
-"""Watches a running scenario: the load, the builds, and what the edges see."""
+"""Runs the load and the builds of a scenario, and tells what came of them on one clock."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modhaven.drill import builds, load, watch
-from modhaven.drill.figures import Build, Look, Request, is_whole
+from modhaven.drill import builds, load
+from modhaven.drill.figures import Build, Request
 from modhaven.drill.hosts import Host, HostError, Program
-from modhaven.pool.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-STATUS = str(Paths().status)
 MUTABLE = ("/@v/list", "/@latest")
+_MOMENT = re.compile(r"[0-9]+\.[0-9]+")
 
 
 def _text(module: Any) -> str:
@@ -40,7 +39,9 @@ class Clocks:
         self.uncertain: dict[str, float] = {}
         for host in hosts:
             with subprocess.Popen(  # noqa: S603 - no word of it comes from outside
-                host.command(["sh", "-c", "while read -r _; do date +%s.%N; done"]),
+                host.command(
+                    ["sh", "-c", "while read -r _; do date +%s.%N; done"], root=host.is_node
+                ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -62,142 +63,18 @@ def _ask_clock(host: Host, process: subprocess.Popen[str]) -> tuple[float, float
         # Past any buffer, which would be written again when the pipe is closed.
         os.write(process.stdin.fileno(), b"\n")
     line = process.stdout.readline() if process.stdout else ""
+    # A login shell may greet first.
+    while line and process.stdout and not _MOMENT.fullmatch(line.strip()):
+        line = process.stdout.readline()
     after = time.time()
     if not line:
         said = process.stderr.read().strip().splitlines() if process.stderr else []
         raise HostError(
-            f"{host.name} cannot be reached as root over ssh, with a key and without a password:"
-            f" {said[-1] if said else 'it said nothing'}"
+            f"{host.name} cannot be reached {'as root ' if host.is_node else ''}over ssh, with a"
+            f" key and without a password: {said[-1] if said else 'it said nothing'}"
         )
     ahead, uncertain = float(line) - (before + after) / 2, (after - before) / 2
     return uncertain, ahead if abs(ahead) > uncertain else 0.0
-
-
-class Edges:
-    """What every edge sees, as it changes."""
-
-    def __init__(self, edges: Sequence[Host], clocks: Clocks, *, vip: str, port: int) -> None:
-        """Begin to watch; HostError for an edge that cannot be watched."""
-        self.looks: list[Look] = []
-        self._last: dict[str, Look] = {}
-        self._edges = {edge.name: edge for edge in edges}
-        self._clocks = clocks
-        self._plan = {"vip": vip, "status": STATUS, "port": port}
-        self._changed = threading.Condition()
-        self._programs: dict[str, Program] = {}
-        # How many looks there were when the watch of each edge began.
-        self._began: dict[str, int] = {}
-        try:
-            for edge in edges:
-                self._watch(edge)
-        except BaseException:
-            self.close()
-            raise
-
-    def last(self) -> dict[str, Look]:
-        """Give what each edge saw last."""
-        with self._changed:
-            return dict(self._last)
-
-    def wait_until_whole(
-        self,
-        *,
-        up: frozenset[str],
-        seconds: float,
-        again: Sequence[str] = (),
-        rebooted: Sequence[str] = (),
-    ) -> float | None:
-        """Wait until the edges see all well, and give the moment; None when they do not.
-
-        ``again`` are edges that were hit: their watch is begun anew, when they are there again;
-        of ``rebooted`` ones not before they have started anew.
-        """
-        deadline = time.monotonic() + seconds
-        before = {name: self._last[name].boot for name in rebooted}
-        for name in again:
-            self._watch_no_more(name)
-        while time.monotonic() < deadline:
-            for name in set(self._edges) - set(self._programs):
-                with contextlib.suppress(HostError):
-                    if self._watch(self._edges[name]) == before.get(name):
-                        # It has not even gone down yet.
-                        self._watch_no_more(name)
-            with self._changed:
-                if len(self._last) == len(self._edges) and is_whole(
-                    self._last, up=up, vip=bool(self._plan["vip"])
-                ):
-                    return max(self._whole_since(name, up) for name in self._last)
-                self._changed.wait(min(0.5, max(0.0, deadline - time.monotonic())))
-        return None
-
-    @property
-    def names(self) -> list[str]:
-        """Give the edges that are watched, or were and will be again."""
-        return list(self._edges)
-
-    def holders(self) -> list[str]:
-        """Give the edges that have the VIP."""
-        return [name for name, look in self.last().items() if look.vip]
-
-    def close(self) -> None:
-        """End the watches."""
-        for program in self._programs.values():
-            program.kill()
-
-    def _whole_since(self, name: str, up: frozenset[str]) -> float:
-        since = self._last[name].time
-        # What an earlier watch saw says nothing about the time between the two.
-        looks = self.looks[self._began[name] :]
-        for look in reversed([look for look in looks if look.edge == name]):
-            if not (look.answers and look.published and up <= look.up):
-                break
-            if look.vip != self._last[name].vip:
-                break
-            since = look.time
-        return since
-
-    def _watch(self, edge: Host) -> str:
-        """Begin to watch, and give the edge's boot; HostError."""
-
-        def told(line: dict[str, Any]) -> None:
-            self._note(edge, line)
-
-        self._began[edge.name] = len(self.looks)
-        program = Program(
-            f"the watch on {edge.name}",
-            python(edge, watch, root=True),
-            plan=self._plan,
-            told=told,
-        )
-        try:
-            boot = str(program.first(10)["boot"])
-        except HostError:
-            program.kill()
-            raise
-        self._programs[edge.name] = program
-        return boot
-
-    def _watch_no_more(self, name: str) -> None:
-        self._programs.pop(name).kill()
-        with self._changed:
-            self._last.pop(name, None)
-
-    def _note(self, edge: Host, line: Mapping[str, Any]) -> None:
-        pool: Mapping[str, Sequence[Any]] = line["pool"]
-        look = Look(
-            edge=edge.name,
-            time=self._clocks.here(edge, line["time"]),
-            boot=line["boot"],
-            vip=line["vip"],
-            answers=line["answers"],
-            published=line["published"],
-            asked=frozenset(name for name, (_, asked) in pool.items() if asked),
-            up=frozenset(name for name, (state, _) in pool.items() if state == "up"),
-        )
-        with self._changed:
-            self.looks.append(look)
-            self._last[edge.name] = look
-            self._changed.notify_all()
 
 
 class Loads:
@@ -237,7 +114,7 @@ class Loads:
             if "started" in line:
                 began.append(self._clocks.here(client, line["started"]))
             else:
-                self.requests.append(_request(line, began[0]))
+                self.requests.append(_request(line, began[0], client.name))
 
         command = python(client, load, "-")
         self._programs.append(
@@ -285,9 +162,10 @@ class Builds:
             )
 
 
-def _request(line: Mapping[str, Any], began: float) -> Request:
+def _request(line: Mapping[str, Any], began: float, client: str) -> Request:
     names = ("url", "error", "wrong_bytes", "sha256", "cache", "backend", "source", "stale")
     return Request(
+        client=client,
         due=began + line["due"],
         ended=began + line["ended"],
         mutable=str(line["url"]).endswith(MUTABLE),

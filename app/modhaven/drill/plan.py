@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from modhaven import modpath
 from modhaven.drill.hosts import Host
+from modhaven.drill.load import MAX_REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# The load of a scenario lasts so long, if nobody ends it: longer than any playbook takes.
+LOAD_SECONDS = 550.0
+MAX_RATE = int(MAX_REQUESTS / LOAD_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +73,14 @@ class Plan:
         )
         if not plan.group("edges") or not plan.group("backends"):
             raise ValueError("the inventory has no edges or no backends: there is nothing to drill")
-        if not 1 <= plan.rate <= 200:
-            raise ValueError(f"drill_rate is {plan.rate:g}; it must be from 1 to 200 a second")
-        bad = [module for module in plan.modules if "@v" not in module]
-        if bad or not plan.modules:
-            raise ValueError(f"drill_modules must be MODULE@VERSIONs, not {', '.join(bad) or '[]'}")
+        if not 1 <= plan.rate <= MAX_RATE:
+            raise ValueError(
+                f"drill_rate is {plan.rate:g}; it must be from 1 to {MAX_RATE} a second"
+            )
+        if not plan.modules:
+            raise ValueError("drill_modules is empty; it must be MODULE@VERSIONs")
+        for module in plan.modules:
+            _check_module(module)
         return plan
 
     def group(self, name: str) -> list[Host]:
@@ -109,3 +118,13 @@ class Plan:
         """The addresses that the load may go to."""
         edges = [edge.address for edge in self.group("edges")]
         return [self.vip, *edges] if self.vip else edges
+
+
+def _check_module(module: object) -> None:
+    path, _, version = str(module).partition("@")
+    try:
+        modpath.check(path, version)
+    except modpath.InvalidPathError as error:
+        raise ValueError(
+            f"drill_modules must be MODULE@VERSIONs, and {module!r} is none: {error}"
+        ) from None

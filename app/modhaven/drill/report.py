@@ -28,10 +28,12 @@ _LEGEND = """\
 Seconds where nothing else is said; p50 and p99 in milliseconds, from the fault on.
 
 - *Detection*: until the other nodes had taken the broken one out (-: they had no need to).
-- *Switch-over*: until requests were answered again (none: no pause that users could notice).
+- *Switch-over*: the longest outage from the fault on, until requests were answered again (none: no
+  pause that users could notice).
 - *First answer*: until the first one that another mirror gave.
 - *Recovery*: from the end of the fault (of a kill: from the kill) until the cluster was whole.
-- *Gap*: the longest time without a good answer in the whole scenario.
+- *Gap*: the longest time without a good answer in the whole scenario, from when a request was due,
+  to what one client asks of one kind (/readyz, files).
 
 Every body was compared with its known SHA-256. The JSON beside this tells each request that failed
 (`failures`): when, for how long, which, and why.
@@ -49,7 +51,7 @@ def line(result: Mapping[str, Any]) -> str:
         f"recovery {_seconds(found['recovery_seconds'])}",
         f"{found['sent']} requests, {found['failed']} failed, {found['wrong_bytes']} wrong bytes",
         f"longest gap {_seconds(found['longest_gap_seconds'])}",
-        f"p50 {found['p50_ms']} ms, p99 {found['p99_ms']} ms",
+        f"p50 {_milliseconds(found['p50_ms'])} ms, p99 {_milliseconds(found['p99_ms'])} ms",
         f"{found['builds']} builds, {found['failed_builds'] or 0} failed",
     ]
     if found["first_answer_seconds"] is not None:
@@ -132,10 +134,18 @@ def markdown(drill: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def undone(still_broken: Sequence[str]) -> str:
+    """Give in a sentence whether everything that a drill broke is undone."""
+    if still_broken:
+        return f"Not known to be undone: {'; '.join(still_broken)}."
+    return "What it had broken is undone."
+
+
 def _verdict(drill: Mapping[str, Any]) -> str:
     if drill["stopped"]:
         return (
-            f"The drill was stopped before its end ({drill['stopped']}); what was broken is undone."
+            f"The drill was stopped before its end ({drill['stopped']})."
+            f" {undone(drill['still_broken'])}"
         )
     missed = [one["name"] for one in drill["results"] if one["outcome"] == "missed"]
     failed = [one["name"] for one in drill["results"] if one["outcome"] == "failed"]
@@ -160,14 +170,14 @@ def _paragraph(one: Mapping[str, Any]) -> str:
     users += f"; the longest gap was {_seconds(found['longest_gap_seconds'])} s"
     if found["stale_percent"] is not None:
         users += (
-            f"; {found['served_percent']:g} % of known files were served,"
-            f" {found['stale_percent']:g} % of lists labelled stale"
+            f"; {_percent(found['served_percent'])} of known files were served,"
+            f" {_percent(found['stale_percent'])} of lists labelled stale"
         )
     if found["first_answer_seconds"] is not None:
         users += f"; another mirror's first answer came after {found['first_answer_seconds']} s"
     if "playbook" in one:
         users += f"; it took {found['fault_seconds']:.0f} s"
-    users += f". {found['needed_backend_percent']:g} % of the answers needed a backend."
+    users += f". {_percent(found['needed_backend_percent'])} of the answers needed a backend."
     missed = [_said(check) for check in one["checks"] if not check["held"]]
     return f"{head} {users}" + (f" **Missed:** {'; '.join(missed)}." if missed else "") + "\n"
 
@@ -213,3 +223,7 @@ def _switch_over(found: Mapping[str, Any]) -> str:
 
 def _milliseconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:g} %"

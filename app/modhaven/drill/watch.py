@@ -3,11 +3,13 @@
 Standard library only, no import of its own: its text runs on any edge. The plan is the first line
 of standard input, and it ends with its input:
 
-    {"vip": "10.0.3.100", "status": "/run/modhaven-pool/status.json", "port": 443}
+    {"vip": "10.0.3.100", "status": "/run/modhaven-pool/status.json", "port": 443,
+     "keepalived": "/run/keepalived.pid", "stay_out": "/etc/modhaven/vip-stay-out"}
 
-Each line is ``{"time", "boot", "vip", "answers", "published", "pool": {name: [state, asked]}}``:
-whether the address is on this host, nginx takes connections, and nginx has this pool. ``boot`` is
-another one after a reboot.
+Each line is ``{"time", "boot", "vip", "can_take_vip", "answers", "published",
+"pool": {name: [state, asked]}}``: whether the address is on this host, keepalived runs and nobody
+keeps the VIP away, nginx takes connections, and nginx has this pool. ``boot`` is another one after
+a reboot.
 """
 
 from __future__ import annotations
@@ -34,6 +36,17 @@ def has_address(address: str) -> bool:
         for line, after in itertools.pairwise(lines)
         if line.strip()
     )
+
+
+def can_take_vip(pid_file: str, stay_out: str) -> bool:
+    """Whether keepalived runs here, and no file keeps the VIP away."""
+    try:
+        pid = Path(pid_file).read_text(encoding="ascii").strip()
+        # The number may be another process's by now.
+        runs = Path(f"/proc/{int(pid)}/comm").read_text(encoding="utf-8").strip() == "keepalived"
+    except (OSError, ValueError):
+        return False
+    return runs and not Path(stay_out).exists()
 
 
 def answers(port: int) -> bool:
@@ -69,6 +82,7 @@ def look(plan: dict[str, object]) -> dict[str, object]:
     published, servers = pool(str(plan["status"]))
     return {
         "vip": bool(vip) and has_address(vip),
+        "can_take_vip": bool(vip) and can_take_vip(str(plan["keepalived"]), str(plan["stay_out"])),
         "answers": answers(int(str(plan["port"]))),
         "published": published,
         "pool": servers,
