@@ -113,7 +113,7 @@ def _edge_address_problems(edges: list[str], hostvars: HostVars) -> list[str]:
     problems = []
     for name in edges:
         variables, address = hostvars[name], node_address(hostvars[name], name)
-        siblings = len(edges) > 1 and _number(variables.get("edge_sibling_tries", 2))
+        siblings = len(edges) > 1 and _number(variables.get("edge_sibling_tries", 8))
         if (siblings or variables.get("vip_address")) and not _is_ip(address):
             problems.append(
                 f"{name} needs its IP address in 'modhaven_address', {address!r} is a name:"
@@ -133,7 +133,7 @@ def _edge_problems(edges: list[str], backends: list[str], hostvars: HostVars) ->
             )
         if _number(variables.get("edge_proxy_protocol_port", 0)):
             ports["edge_proxy_protocol_port"] = str(variables["edge_proxy_protocol_port"])
-        if len(edges) > 1 and _number(variables.get("edge_sibling_tries", 2)):
+        if len(edges) > 1 and _number(variables.get("edge_sibling_tries", 8)):
             ports["edge_sibling_port"] = str(variables.get("edge_sibling_port", 8446))
         if name in backends:
             ports["modhaven_backend_port"] = str(variables.get("modhaven_backend_port", 8443))
@@ -191,7 +191,7 @@ def _monitor_problems(monitors: list[str], edges: list[str], hostvars: HostVars)
 
 
 def _alike_problems(edges: list[str], hostvars: HostVars) -> list[str]:
-    asks = {bool(_number(hostvars[name].get("edge_sibling_tries", 2))) for name in edges}
+    asks = {bool(_number(hostvars[name].get("edge_sibling_tries", 8))) for name in edges}
     problem = (
         "'edge_sibling_tries' is 0 on some edges only: those would be asked and not listen;"
         " set it for all edges alike."

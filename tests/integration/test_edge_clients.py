@@ -212,6 +212,24 @@ def proxied(site: EdgeSite, source: str, client: str) -> int:
             return int(secure.recv(100).split()[1])
 
 
+def test_what_else_a_client_sends_is_for_no_backend(site: EdgeSite) -> None:
+    site.publish(LIST, b"v1.0.0\n")
+    edge = site.edges["usual"]
+    # A long token, as of a .netrc; more than the app takes.
+    told = {"Authorization": f"Bearer {'a' * 9000}", "Cookie": "a=b"}
+    answer = edge.get(LIST, headers=told)
+    assert (answer.status_code, answer.headers["X-Modhaven-Cache"]) == (200, "MISS")
+    (heard,) = (names for backend in site.backends.values() for _, names in backend.headers)
+    assert set(heard) == {"Host", "X-Request-Id", "X-Forwarded-For"}
+
+
+@pytest.mark.parametrize("prefix", ["", "/cached-only"])
+def test_that_a_database_is_served_needs_no_backend(site: EdgeSite, prefix: str) -> None:
+    site.stop_backends()
+    answer = site.edges["usual"].get(f"{prefix}/sumdb/sum.golang.org/supported")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_the_proxy_protocol_has_a_port_of_its_own_and_is_believed_from_balancers(
     site: EdgeSite,
 ) -> None:

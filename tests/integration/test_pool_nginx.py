@@ -411,11 +411,16 @@ def test_by_hash_a_module_has_one_backend_and_backups_rest_until_they_are_needed
     edge.wait("a resting backup", lambda told: told.servers[3].state == "resting")
     paths = [f"/example.com/m{number}" for number in range(40)]
     kinds = ("@v/list", "@latest", "@v/v1.0.0.mod", "@v/v1.0.0.zip", "@v/v2.0.0+incompatible.info")
+    prefixes = ("", "/cached-only")
 
     def owners() -> dict[str, str]:
         found = {}
         for path in paths:
-            asked = {name for kind in kinds for name in edge.answers(1, f"{path}/{kind}")}
+            asked = {
+                name
+                for prefix, kind in itertools.product(prefixes, kinds)
+                for name in edge.answers(1, f"{prefix}{path}/{kind}")
+            }
             assert len(asked) == 1, f"{path} is spread over {asked}"
             found[path] = asked.pop()
         return found
