@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.e2e import cluster, origin
 from tests.e2e.playbook import play
-from tests.lab import remote
+from tests.lab import faults, remote
 from tests.lab.load_client import load_from
 
 if TYPE_CHECKING:
@@ -61,4 +61,19 @@ def refuses_to_start(host: str, unit: str, text: str) -> Iterator[None]:
         yield
     finally:
         remote.run(host, "rm", "-r", f"{unit}.d")
+        remote.run(host, "systemctl", "daemon-reload")
+
+
+@contextlib.contextmanager
+def lost_at_start(host: str, unit: str, text: str, command: str) -> Iterator[None]:
+    """A host that a command loses, as a service starts whose unit has this text."""
+    remote.run(host, "mkdir", "-p", f"{unit}.d")
+    # Once: it is to come back.
+    lose = f"if grep -q {text} {unit}; then rm -r {unit}.d; {command}; fi"
+    remote.put(host, f"{unit}.d/lost.conf", f"[Service]\nExecStartPre=+/bin/sh -c '{lose}'\n")
+    try:
+        yield
+    finally:
+        faults.power_cycle(host)
+        remote.run(host, "rm", "-rf", f"{unit}.d")
         remote.run(host, "systemctl", "daemon-reload")

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e import cluster
-from tests.e2e.live import LAB, POOL_SERVICE, SERVICE, pool_states, refuses_to_start, under_load
+from tests.e2e.live import (
+    LAB,
+    POOL_SERVICE,
+    SERVICE,
+    lost_at_start,
+    pool_states,
+    refuses_to_start,
+    under_load,
+)
 from tests.e2e.playbook import play
 from tests.lab import faults, remote
 from tests.lab.inventory import lab
@@ -160,6 +168,48 @@ def test_an_update_that_fails_on_an_edge_leaves_the_cluster_as_it_was(say: Say) 
         assert remote.run(edge, "test", "-e", "/etc/modhaven/vip-stay-out", check=False).returncode
         assert set(pool_states(edge).values()) == {"up"}
     assert len(cluster.vip_holders()) == 1
+
+
+def test_a_backend_that_dies_in_its_turn_leaves_the_others_as_they_were(say: Say) -> None:
+    first, dying, last = cluster.names("backends")
+    unit = remote.run(dying, "cat", SERVICE).stdout
+    before = {name: configuration(name) for name in (first, last)}
+    with lost_at_start(dying, SERVICE, "TimeoutStopSec=66", "systemctl --force --force poweroff"):
+        option = ("-e", "backend_stop_timeout_seconds=61")
+        _, said = under_load("playbooks/update.yml", say, *option, succeeds=False)
+        words = " ".join(said.split())
+        assert f"{dying} stopped answering while it was changed. Put back" in words
+        assert f"Put back, and as before: {first}. Not as before: {dying}; a backend" in words
+        assert {name: configuration(name) for name in before} == before
+        for edge in cluster.names("edges"):
+            assert {pool_states(edge)[name] for name in (first, last)} == {"up"}
+            # Back, it has half of the change: nobody asks it before somebody has looked.
+            assert pool_states(edge)[dying] == "drained"
+    again = play("playbooks/update.yml", LAB)
+    assert again.ok, again.output
+    assert remote.run(dying, "cat", SERVICE).stdout == unit
+    for edge in cluster.names("edges"):
+        assert set(pool_states(edge).values()) == {"up"}
+
+
+def test_an_edge_that_is_cut_off_in_its_turn_leaves_the_others_as_they_were(say: Say) -> None:
+    cut, other = cluster.names("edges")
+    names = (other, *cluster.names("backends"))
+    before = {name: configuration(name) for name in names}
+    with lost_at_start(cut, POOL_SERVICE, "8447", "ip link set dev eth0 down"):
+        option = ("-e", "edge_status_port=8447", "-e", "modhaven_mutable_seconds=63")
+        _, said = under_load("playbooks/update.yml", say, *option, succeeds=False)
+        words = " ".join(said.split())
+        assert f"{cut} stopped answering while it was changed. Put back" in words
+        assert f"Not as before: {cut}; a backend among them" in words
+        assert {name: configuration(name) for name in names} == before
+        # (!) Nobody but this one can take it: it was not to give it away to be put back.
+        assert cluster.vip_holders() == [other]
+    # It is still kept away from the VIP: no reason to take it from the other one.
+    again = play("playbooks/update.yml", LAB)
+    assert again.ok, again.output
+    assert {name: configuration(name) for name in names} == before
+    assert remote.run(cut, "test", "-e", "/etc/modhaven/vip-stay-out", check=False).returncode
 
 
 def test_a_backend_that_cannot_be_put_back_stays_drained_and_is_named(say: Say) -> None:

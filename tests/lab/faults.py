@@ -74,6 +74,13 @@ def host_stopped(host: str) -> Iterator[None]:
         yield
 
 
+def power_cycle(host: str) -> None:
+    """Boot a host, stopped or not, cut off or not."""
+    if remote.is_running(host):
+        subprocess.run(["lxc-stop", "--name", host, "--kill"], check=True, capture_output=True)
+    _start_host(host)
+
+
 @contextlib.contextmanager
 def link_down(host: str) -> Iterator[None]:
     """Pull a host's network cable."""

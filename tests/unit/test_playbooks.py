@@ -30,16 +30,19 @@ def test_whichever_command_drains_gives_the_reason_that_lets_in_again() -> None:
         assert words[words.index("--reason") + 1] == "{{ drain_reason }}"
 
 
-(WITHOUT_VIP,) = yaml.safe_load((ROOT / "playbooks/tasks/without_vip.yml").read_text())
-COMES_BACK = WITHOUT_VIP["block"][0]["always"]
+(LEAVE,) = (
+    task["ansible.builtin.copy"]
+    for task in yaml.safe_load((ROOT / "playbooks/tasks/leave_vip.yml").read_text())
+    if "ansible.builtin.copy" in task
+)
 
 
 @pytest.mark.parametrize(
     ("left", "goes"),
     [
-        (None, True),
-        # An update that was cut short: its next run would take it for somebody's wish for ever.
-        (WITHOUT_VIP["vars"]["vip_stay_out_text"], True),
+        # A run that was cut short: the next one would take it for somebody's wish for ever.
+        (LEAVE["content"], True),
+        (None, False),
         ("", False),
         ("maintenance\n", False),
     ],
@@ -47,26 +50,18 @@ COMES_BACK = WITHOUT_VIP["block"][0]["always"]
 def test_an_edge_is_kept_from_the_vip_as_long_as_somebody_wants_it(
     left: str | None, *, goes: bool
 ) -> None:
-    (leave,) = (
-        task["ansible.builtin.copy"]
-        for task in yaml.safe_load((ROOT / "playbooks/tasks/leave_vip.yml").read_text())
-        if "ansible.builtin.copy" in task
-    )
-    assert leave["force"] is False
-    assert "vip_stay_out_text" in leave["content"]
-    comes = next(
+    assert LEAVE["force"] is False
+    (comes,) = (
         task
-        for task in COMES_BACK
-        if task.get("ansible.builtin.file", {}).get("path") == leave["dest"]
+        for task in yaml.safe_load((ROOT / "playbooks/tasks/find_edges.yml").read_text())
+        if task.get("ansible.builtin.file", {}).get("path") == LEAVE["dest"]
     )
     environment = jinja2.Environment(autoescape=False)  # noqa: S701 - no HTML
     environment.filters["hash"] = lambda text, kind: hashlib.new(kind, text.encode()).hexdigest()
     seen = {"exists": False} if left is None else {
         "exists": True, "checksum": hashlib.sha1(left.encode()).hexdigest(),  # noqa: S324 - stat's
     }  # fmt: skip
-    assert goes is environment.compile_expression(comes["when"])(
-        _vip_stay_out={}, _stat=seen, **WITHOUT_VIP["vars"]
-    )
+    assert goes is environment.compile_expression(comes["when"])(_kept_away={"stat": seen})
 
 
 @pytest.mark.parametrize(
@@ -95,8 +90,8 @@ def test_a_rollback_that_was_cut_short_goes_on(current: str, *, applied: bool, t
     assert told(facts["rollback_to"], **known) == "old"
     assert told(facts["rollback_backend"], **known) is to_do
     # Also where nothing is left to do: the first run may have ended with the backend drained.
-    roll_back, let_in = change["tasks"]
-    nothing_failed = "groups.change_failed is not defined"
-    assert roll_back["when"] == f"rollback_backend and {nothing_failed}"
-    assert let_in["when"] == f"not rollback_backend and {nothing_failed}"
-    assert let_in["ansible.builtin.include_tasks"] == "tasks/undrain_backend.yml"
+    (turn,) = change["tasks"]
+    assert turn["vars"] == {"turn": "roll_back_backend"}
+    roll_back, let_in = yaml.safe_load((ROOT / "playbooks/tasks/roll_back_backend.yml").read_text())
+    assert (roll_back["when"], let_in["when"]) == ("rollback_backend", "not rollback_backend")
+    assert let_in["ansible.builtin.include_tasks"] == "undrain_backend.yml"
