@@ -62,7 +62,10 @@ class Health:
                 in_flight_at=answer.in_flight_at,
                 address=answer.address or before.address,
                 silent_since=silent_since,
-                gone=answer.refused or (answer.silent and now - silent_since >= long),
+                # Nor does one work on anything that was never let in.
+                gone=state == "joining"
+                or answer.refused
+                or (answer.silent and now - silent_since >= long),
             )
             if answer.error:
                 seen = replace(seen, error=answer.error, error_at=now)
