@@ -53,7 +53,7 @@ def test_an_edge_is_kept_from_the_vip_as_long_as_somebody_wants_it(
     assert LEAVE["force"] is False
     (comes,) = (
         task
-        for task in yaml.safe_load((ROOT / "playbooks/tasks/find_edges.yml").read_text())
+        for task in yaml.safe_load((ROOT / "playbooks/tasks/free_vip.yml").read_text())
         if task.get("ansible.builtin.file", {}).get("path") == LEAVE["dest"]
     )
     environment = jinja2.Environment(autoescape=False)  # noqa: S701 - no HTML
