@@ -74,7 +74,7 @@ def test_an_edge_is_kept_from_the_vip_as_long_as_somebody_wants_it(
     ],
 )
 def test_a_rollback_that_was_cut_short_goes_on(current: str, *, applied: bool, to_do: bool) -> None:
-    find, _, change, _ = yaml.safe_load((ROOT / "playbooks/rollback.yml").read_text())
+    find, _, _, change, _ = yaml.safe_load((ROOT / "playbooks/rollback.yml").read_text())
     (choose,) = (task for task in find["tasks"] if "ansible.builtin.set_fact" in task)
     lines = [f"/opt/modhaven/current {current}", "/opt/modhaven/previous old"]
     seen = {"stdout_lines": lines + ["/etc/modhaven/applied "] * applied}
