@@ -68,7 +68,7 @@ soak: .venv/installed ## Ten minutes of random mirror faults under cold download
 	pytest tests/e2e/test_mirror_faults.py -k random
 
 .PHONY: drill
-drill: .venv/installed ## Break the lab that `make up` made in every way there is, and report what users saw: a quarter of an hour
+drill: .venv/installed ## Break the lab that `make up` made in every way there is, and report what users saw: ten minutes
 	ansible-playbook -i $(MODHAVEN_INVENTORY) playbooks/drill.yml $(if $(SCENARIOS),-e drill_scenarios=$(SCENARIOS))
 
 .PHONY: bench

@@ -14,7 +14,7 @@ OUR_PROGRAMS = {"nginx"}
 
 def parse_look(text: str) -> dict[str, Any]:
     """The lines of roles/preflight/files/look.sh as a mapping; what may come twice is a list."""
-    seen: dict[str, Any] = {"foreign": [], "listen": [], "package": []}
+    seen: dict[str, Any] = {"foreign": [], "listen": [], "package": [], "trusts": []}
     for line in text.splitlines():
         key, separator, value = line.partition("=")
         if not separator:

@@ -158,6 +158,12 @@ def test_the_authority_comes_back_on_a_controller_that_lost_it_and_another_one_s
     pki = inventory / ".state/pki"
     authority = {name: (pki / name).read_bytes() for name in ("ca.key", "ca.crt")}
     shutil.rmtree(pki)
+    # A new authority would shut out whoever has the old one's word.
+    run = play("site.yml", inventory, "-e", "preflight_replace_authority=false")
+    assert not run.ok
+    assert "The hosts trust an authority that is not in" in " ".join(run.output.split())
+    assert run.changed() == {}
+
     options = ("-e", f"backup={backups / 'latest'}", "-e", f"node={RESTORED}")
     run = play("playbooks/restore.yml", inventory, *options)
     assert run.ok, run.output

@@ -27,6 +27,7 @@ package=nginx
 listen=22 sshd
 listen=443 nginx
 listen=8443 nginx
+trusts=MIIB0TCCAXegAwIBAgIUG2k
 """
 DEBIAN = {"distribution": "Debian", "distribution_major_version": "12"}
 PORTS = {"modhaven_backend_port": 8443, "edge_https_port": 443}
@@ -220,7 +221,7 @@ def test_strange_versions_do_not_crash(version: str) -> None:
 
 def test_look_is_parsed_into_truths_and_lists() -> None:
     seen = host.parse_look(
-        "a=yes\nb=no\nc=1=2\nforeign=/x\nlisten=1 a\nlisten=2 b c\nnoise\npackage=d\n"
+        "a=yes\nb=no\nc=1=2\nforeign=/x\nlisten=1 a\nlisten=2 b c\nnoise\npackage=d\ntrusts=e=\n"
     )
     assert seen == {
         "a": True,
@@ -229,6 +230,7 @@ def test_look_is_parsed_into_truths_and_lists() -> None:
         "foreign": ["/x"],
         "listen": ["1 a", "2 b c"],
         "package": ["d"],
+        "trusts": ["e="],
     }
 
 

@@ -52,7 +52,11 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
             operate.drain,
             "send no new requests to a backend, and wait until it has answered all",
         ),
-        ("undrain", operate.undrain, "let a drained backend in again, and wait until it is asked"),
+        (
+            "undrain",
+            operate.undrain,
+            "let a drained backend in again, and wait until it is asked and ready",
+        ),
     ):
         parser = command(name, run, text)
         parser.add_argument("backend", metavar="BACKEND", help="its name in the inventory")

@@ -15,6 +15,9 @@ fi
 exists update_ca_certificates /usr/sbin/update-ca-certificates
 if python3 -c 'import apt' 2>/dev/null; then echo "python_apt=yes"; else echo "python_apt=no"; fi
 
+# Whom it trusts: the first line of a certificate has its random serial number in it.
+sed -n '/BEGIN CERT/{n;s/^/trusts=/p;}' /etc/modhaven/pki/ca.crt 2>/dev/null
+
 # A package that others only mention is known to dpkg too, without a version.
 dpkg-query --show --showformat='nginx_version=${Version}\n' nginx 2>/dev/null | grep '=.'
 dpkg-query --show --showformat='${db:Status-Abbrev}${Package}\n' 2>/dev/null | sed -n 's/^ii */package=/p'
