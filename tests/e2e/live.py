@@ -54,26 +54,28 @@ def under_load(
 @contextlib.contextmanager
 def refuses_to_start(host: str, unit: str, text: str) -> Iterator[None]:
     """A host on which a service does not start while its unit has this text in it."""
-    remote.run(host, "mkdir", "-p", f"{unit}.d")
-    check = f"ExecStartPre=/bin/sh -c '! grep -q {text} {unit}'"
-    remote.put(host, f"{unit}.d/refuses.conf", f"[Service]\n{check}\n")
-    try:
+    with _before_it_starts(host, unit, f"/bin/sh -c '! grep -q {text} {unit}'"):
         yield
-    finally:
-        remote.run(host, "rm", "-r", f"{unit}.d")
-        remote.run(host, "systemctl", "daemon-reload")
 
 
 @contextlib.contextmanager
 def lost_at_start(host: str, unit: str, text: str, command: str) -> Iterator[None]:
     """A host that a command loses, as a service starts whose unit has this text."""
-    remote.run(host, "mkdir", "-p", f"{unit}.d")
     # Once: it is to come back.
     lose = f"if grep -q {text} {unit}; then rm -r {unit}.d; {command}; fi"
-    remote.put(host, f"{unit}.d/lost.conf", f"[Service]\nExecStartPre=+/bin/sh -c '{lose}'\n")
+    with _before_it_starts(host, unit, f"+/bin/sh -c '{lose}'"):
+        try:
+            yield
+        finally:
+            faults.power_cycle(host)
+
+
+@contextlib.contextmanager
+def _before_it_starts(host: str, unit: str, command: str) -> Iterator[None]:
+    remote.run(host, "mkdir", "-p", f"{unit}.d")
+    remote.put(host, f"{unit}.d/fault.conf", f"[Service]\nExecStartPre={command}\n")
     try:
         yield
     finally:
-        faults.power_cycle(host)
         remote.run(host, "rm", "-rf", f"{unit}.d")
         remote.run(host, "systemctl", "daemon-reload")

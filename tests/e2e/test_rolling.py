@@ -126,7 +126,7 @@ def configuration(host: str) -> str:
         "sh",
         "-c",
         "readlink /opt/modhaven/current /etc/nginx/modhaven; find /etc/modhaven /etc/systemd/system"
-        " /etc/keepalived /etc/nginx/modhaven.releases -type f -not -name refuses.conf"
+        " /etc/keepalived /etc/nginx/modhaven.releases -type f -not -name fault.conf"
         " | sort | xargs sha256sum",
     ).stdout
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests import nginx
+from tests.integration.pool_edge import Edge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the nginx program, unpacked."""
     return nginx.unpack(tmp_path_factory.mktemp("nginx"))
+
+
+@pytest.fixture
+def edge(tmp_path: Path, program: Path) -> Iterator[Edge]:
+    """Give an edge whose pool manager and backends are the test's to start."""
+    with Edge(tmp_path / "edge", program) as made:
+        yield made
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import yaml
@@ -20,10 +22,12 @@ from tests import nginx
 from tests.conftest import ROOT, free_port, wait_for_port
 
 from modhaven.pool import status
+from modhaven.pool.drains import Drains
 from modhaven.pool.paths import Paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from modhaven.pool.status import PoolStatus, ServerStatus
@@ -329,3 +333,17 @@ def _stop(process: subprocess.Popen[bytes] | None) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def work_on_b1(edge: Edge, seconds: float) -> Iterator[Future[bytes]]:
+    """Have b1 work on a request for so long; b2 is ready beside it."""
+    edge.start("b1", "b2")
+    Drains(edge.paths.drained).add("b2", "x")
+    edge.wait_state("b2", "drained")
+    url = f"http://127.0.0.1:{edge.port}/slow/{seconds:g}"
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(lambda: urllib.request.urlopen(url, timeout=40).read())
+        edge.wait("b1 at work", lambda told: told.servers[0].in_flight == 1)
+        assert edge.pool("undrain", "b2").returncode == 0
+        yield slow

@@ -4,42 +4,16 @@ from __future__ import annotations
 
 import signal
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.integration.pool_edge import Edge
-
-from modhaven.pool.drains import Drains
+from tests.integration.pool_edge import work_on_b1
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from concurrent.futures import Future
-    from pathlib import Path
+    from tests.integration.pool_edge import Edge
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def edge(tmp_path: Path, program: Path) -> Iterator[Edge]:
-    with Edge(tmp_path / "edge", program) as made:
-        yield made
-
-
-@contextmanager
-def work_on_b1(edge: Edge, seconds: float) -> Iterator[Future[bytes]]:
-    """Have b1 work on a request for so long; b2 is ready beside it."""
-    edge.start("b1", "b2")
-    Drains(edge.paths.drained).add("b2", "x")
-    edge.wait_state("b2", "drained")
-    url = f"http://127.0.0.1:{edge.port}/slow/{seconds:g}"
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(lambda: urllib.request.urlopen(url, timeout=40).read())
-        edge.wait("b1 at work", lambda told: told.servers[0].in_flight == 1)
-        assert edge.pool("undrain", "b2").returncode == 0
-        yield slow
 
 
 def test_a_drain_is_not_over_when_somebody_lets_its_backend_in(edge: Edge) -> None:

@@ -8,11 +8,10 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.integration.pool_edge import Edge, Load
+from tests.integration.pool_edge import Edge, Load, work_on_b1
 from tests.unit.ansible_plugin import load
 
 from modhaven.pool import nginx, plan
@@ -21,18 +20,12 @@ from modhaven.pool.nginx import Nginx
 from modhaven.pool.settings import Limits, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
 HUNG_SECONDS = 3.0
 THOUSAND_SECONDS = 2.0
-
-
-@pytest.fixture
-def edge(tmp_path: Path, program: Path) -> Iterator[Edge]:
-    with Edge(tmp_path / "edge", program) as made:
-        yield made
 
 
 def hang_and_back(edge: Edge, say: Callable[[str], None], rounds: int) -> None:
@@ -144,14 +137,7 @@ def test_draining_under_load_fails_nothing_and_waits_for_what_is_under_way(
 
 
 def test_a_drain_that_takes_too_long_says_what_is_left(edge: Edge) -> None:
-    edge.start("b1", "b2")
-    Drains(edge.paths.drained).add("b2", "x")
-    edge.wait_state("b2", "drained")
-    url = f"http://127.0.0.1:{edge.port}/slow/9"
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(lambda: urllib.request.urlopen(url, timeout=20).read())
-        edge.wait("b1 at work", lambda told: told.servers[0].in_flight == 1)
-        assert edge.pool("undrain", "b2").returncode == 0
+    with work_on_b1(edge, 9) as slow:
         done = edge.pool("drain", "b1", "--wait", "1.5")
         assert done.returncode == 1
         assert done.stderr == "modhaven: b1 still works on 1 requests after 1.5 s\n"

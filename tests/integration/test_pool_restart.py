@@ -9,21 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.integration.pool_edge import Edge
 
 from modhaven.pool import status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from tests.integration.pool_edge import Edge
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def edge(tmp_path: Path, program: Path) -> Iterator[Edge]:
-    with Edge(tmp_path / "edge", program) as made:
-        yield made
 
 
 def test_an_nginx_that_is_restarted_in_a_reload_never_asks_who_is_down(edge: Edge) -> None:

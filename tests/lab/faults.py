@@ -70,14 +70,14 @@ def service_stopped(host: str, *units: str) -> Iterator[None]:
 def host_stopped(host: str) -> Iterator[None]:
     """Kill a whole host, as a power cut does; at the end it is booted and waited for."""
     with _undone_by("start_host", host):
-        subprocess.run(["lxc-stop", "--name", host, "--kill"], check=True, capture_output=True)
+        _stop_host(host)
         yield
 
 
 def power_cycle(host: str) -> None:
     """Boot a host, stopped or not, cut off or not."""
     if remote.is_running(host):
-        subprocess.run(["lxc-stop", "--name", host, "--kill"], check=True, capture_output=True)
+        _stop_host(host)
     _start_host(host)
 
 
@@ -176,6 +176,10 @@ def _start_units(host: str, *units: str) -> None:
 
 def _continue_units(host: str, *units: str) -> None:
     remote.run(host, "systemctl", "kill", "--signal=SIGCONT", *units)
+
+
+def _stop_host(host: str) -> None:
+    subprocess.run(["lxc-stop", "--name", host, "--kill"], check=True, capture_output=True)
 
 
 def _start_host(host: str) -> None:

@@ -94,6 +94,15 @@ def test_a_backend_that_is_an_edge_too_keeps_its_nginx() -> None:
     assert faults.units_of(LOCAL, "primary", "kill") == "nginx.service modhaven.service"
 
 
+def fails_and_is_undone(program: Program, words: str) -> None:
+    program.tell("go")
+    with pytest.raises(HostError, match=words):
+        program.wait_for("made", 10)
+    with pytest.raises(HostError):
+        program.end(10)
+    assert program.has_said("undone")
+
+
 # --- an edge that leaves
 
 
@@ -111,13 +120,7 @@ def test_an_edge_that_keeps_the_vip_was_not_made_to_leave(
         ),
     )
     write(programs / "timeout", "exit 124")
-    program = hold("leave")
-    program.tell("go")
-    with pytest.raises(HostError, match="before it said 'made': this edge has the VIP still"):
-        program.wait_for("made", 10)
-    with pytest.raises(HostError):
-        program.end(10)
-    assert program.has_said("undone")
+    fails_and_is_undone(hold("leave"), "before it said 'made': this edge has the VIP still")
     assert not stay_out.exists()
     asked = (tmp_path / "systemctl").read_text().splitlines()
     assert asked[:2] == ["restart keepalived.service", "start nginx.service modhaven.service"]
@@ -185,12 +188,7 @@ def test_a_disk_that_cannot_be_filled_leaves_the_store(
     program = hold("full_disk", str(store))
     # The file system that the store is was mounted before.
     write(programs / "mount", "echo no more mounts >&2; exit 32")
-    program.tell("go")
-    with pytest.raises(HostError, match="ended before it said 'made': no more mounts"):
-        program.wait_for("made", 10)
-    with pytest.raises(HostError):
-        program.end(10)
-    assert program.has_said("undone")
+    fails_and_is_undone(program, "ended before it said 'made': no more mounts")
     assert mounted(tmp_path) == ["own"]
 
 

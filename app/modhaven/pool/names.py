@@ -26,6 +26,11 @@ def is_name(address: str) -> bool:
     return False
 
 
+def host_of_url(address: str) -> str:
+    """Return ``address`` as it is written before a port."""
+    return f"[{address}]" if ":" in address else address
+
+
 def located(server: Server, address: str) -> Server:
     """Return the server at ``address``, empty where that is not known yet; its name is kept."""
     if not address or not is_name(server.address):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from modhaven.pool import files
+from modhaven.pool import files, names
 
 if TYPE_CHECKING:
     from modhaven.pool.plan import Plan
@@ -40,7 +40,7 @@ def render(template: Path, plan: Plan, limits: Limits) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - nginx's configuration, not HTML
     )
-    environment.filters["host_of_url"] = lambda host: f"[{host}]" if ":" in host else host
+    environment.filters["host_of_url"] = names.host_of_url
     try:
         text = template.read_text(encoding="utf-8")
         return environment.from_string(text).render(plan=plan, limits=limits)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modhaven.pool import files
+from modhaven.pool import files, names
 
 if TYPE_CHECKING:
     from modhaven.pool.drains import Drain
@@ -109,7 +109,7 @@ def of_server(server: Server, seen: Seen, *, out: str, drain: Drain | None) -> S
 
 def place(address: str, port: int) -> str:
     """Return what a backend's address and port are told as."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return f"{names.host_of_url(address)}:{port}"
 
 
 def write(path: Path, status: PoolStatus) -> None:
