@@ -139,8 +139,8 @@ def test_an_update_that_fails_on_a_backend_leaves_the_cluster_as_it_was(say: Say
         option = ("-e", "backend_stop_timeout_seconds=61")
         _, said = under_load("playbooks/update.yml", say, *option, succeeds=False)
     words = " ".join(said.split())
-    assert f"Start the app anew on one backend first failed on {broken}: " in words
-    assert f"Put back, and as before: {first}, {broken}. The cluster is as it was." in words
+    assert f"Start the app anew on one backend first failed on {broken}: " in words, said
+    assert f"Put back, and as before: {first}, {broken}. The cluster is as it was." in words, said
     # In its own turn: nobody else is drained while it is out.
     drains = [f"{broken} is drained on", f"{broken} is asked by", f"{first} is drained on"]
     assert words.index(drains[0]) < words.index(drains[1]) < words.rindex(drains[2])
@@ -159,10 +159,9 @@ def test_an_update_that_fails_on_an_edge_leaves_the_cluster_as_it_was(say: Say) 
             "playbooks/update.yml", say, *option, "--limit", "backend2,edges", succeeds=False
         )
     words = " ".join(said.split())
-    assert f"Start the pool manager, and at every boot failed on {broken}: " in words
-    assert (
-        f"Put back, and as before: {first}, {broken}, backend2. The cluster is as it was." in words
-    )
+    assert f"Start the pool manager, and at every boot failed on {broken}: " in words, said
+    put_back = f"Put back, and as before: {first}, {broken}, backend2. The cluster is as it was."
+    assert put_back in words, said
     assert {name: configuration(name) for name in names} == before
     for edge in cluster.names("edges"):
         assert remote.run(edge, "test", "-e", "/etc/modhaven/vip-stay-out", check=False).returncode
@@ -174,12 +173,14 @@ def test_a_backend_that_dies_in_its_turn_leaves_the_others_as_they_were(say: Say
     first, dying, last = cluster.names("backends")
     unit = remote.run(dying, "cat", SERVICE).stdout
     before = {name: configuration(name) for name in (first, last)}
-    with lost_at_start(dying, SERVICE, "TimeoutStopSec=66", "systemctl --force --force poweroff"):
+    # What Ansible does there fails before the host is gone: it counts such a host twice.
+    die = "pkill -9 -x python3; sleep 0.2; systemctl --force --force poweroff"
+    with lost_at_start(dying, SERVICE, "TimeoutStopSec=66", die):
         option = ("-e", "backend_stop_timeout_seconds=61")
         _, said = under_load("playbooks/update.yml", say, *option, succeeds=False)
         words = " ".join(said.split())
-        assert f"{dying} stopped answering while it was changed. Put back" in words
-        assert f"Put back, and as before: {first}. Not as before: {dying}; a backend" in words
+        assert f"{dying} stopped answering while it was changed. Put back" in words, said
+        assert f"Put back, and as before: {first}. Not as before: {dying}; a backend" in words, said
         assert {name: configuration(name) for name in before} == before
         for edge in cluster.names("edges"):
             assert {pool_states(edge)[name] for name in (first, last)} == {"up"}
@@ -200,8 +201,8 @@ def test_an_edge_that_is_cut_off_in_its_turn_leaves_the_others_as_they_were(say:
         option = ("-e", "edge_status_port=8447", "-e", "modhaven_mutable_seconds=63")
         _, said = under_load("playbooks/update.yml", say, *option, succeeds=False)
         words = " ".join(said.split())
-        assert f"{cut} stopped answering while it was changed. Put back" in words
-        assert f"Not as before: {cut}; a backend among them" in words
+        assert f"{cut} stopped answering while it was changed. Put back" in words, said
+        assert f"Not as before: {cut}; a backend among them" in words, said
         assert {name: configuration(name) for name in names} == before
         # (!) Nobody but this one can take it: it was not to give it away to be put back.
         assert cluster.vip_holders() == [other]
@@ -218,7 +219,7 @@ def test_a_backend_that_cannot_be_put_back_stays_drained_and_is_named(say: Say) 
         option = ("-e", "backend_stop_timeout_seconds=61", "--limit", "backend2")
         _, said = under_load("playbooks/update.yml", say, *option, succeeds=False)
         words = " ".join(said.split())
-        assert "Not as before: backend2 (Start the app failed); a backend among" in words
+        assert "Not as before: backend2 (Start the app failed); a backend among" in words, said
         for edge in cluster.names("edges"):
             assert pool_states(edge)["backend2"] == "drained"
     run = play("playbooks/update.yml", LAB, "--limit", "backend2")
@@ -234,7 +235,8 @@ def test_a_release_that_does_not_start_stops_site_yml_at_the_first_backend() -> 
         option = ("-e", "backend_stop_timeout_seconds=63")
         run = play("site.yml", LAB, *option, "--limit", "backends")
         assert not run.ok
-        assert "Start the app anew on one backend first" in run.output
+        words = " ".join(run.output.split())
+        assert f"The app did not start on {first}, so it was not started anew here." in words, words
         assert {
             name: remote.unit_property(name, "modhaven.service", "MainPID") for name in others
         } == serving
