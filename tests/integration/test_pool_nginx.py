@@ -271,6 +271,24 @@ def test_when_too_many_are_down_all_are_asked_and_it_is_said(edge: Edge) -> None
     assert [" down;" in line for line in edge.listed()] == [False, True, False]
 
 
+def test_a_backup_alone_serves_while_all_others_are_dead(edge: Edge) -> None:
+    primaries = ["b1", "b2", "b3", "b4"]
+    entries = [edge.backend(name).entry for name in (*primaries, "b5")]
+    entries[4]["backup"] = True
+    # nginx asks those that failed again and again.
+    edge.start_with(*entries, limits={"max_fails": 2, "fail_timeout_seconds": 1, "keepalive": 8})
+    for name in primaries:
+        edge.backends[name].stop()
+    states = ["kept"] * 4 + ["up"]
+    edge.wait(
+        "all kept", lambda told: told.published and [one.state for one in told.servers] == states
+    )
+    with Load(edge) as load_:
+        edge.wait("requests", lambda _: load_.answers.total() + len(load_.failures) > 1000)
+    assert load_.failures == []
+    assert set(load_.answers) == {"b5"}
+
+
 def test_the_last_one_that_is_ready_is_asked_however_full_it_is(edge: Edge) -> None:
     edge.start("b1", "b2", "b3", max_removed_share=0.5)
     for name in ("b1", "b2"):

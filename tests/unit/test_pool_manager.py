@@ -499,6 +499,7 @@ def test_metrics_say_what_the_status_says(edge: Edge) -> None:
         "modhaven_pool_reloads_total 1.0",
         "modhaven_pool_failures_total 0.0",
         "modhaven_pool_published 1.0",
+        "modhaven_pool_problem 0.0",
     ):
         assert f"{line}\n" in text
     assert "modhaven_pool_updated_timestamp_seconds " in text

@@ -142,6 +142,31 @@ def test_a_backup_is_one_of_those_that_are_left() -> None:
     assert asked(make({"a": "down", "b": "down", "c+": "up"})) == "c"
 
 
+@pytest.mark.parametrize(
+    ("letters", "drained", "share", "backups"),
+    [
+        # nginx would ask all that are down before the backup that is ready.
+        ("dddd+u", "", 0.7, "a b c d"),
+        ("dddd+u", "a", 0.7, "b c d"),
+        # Else what is a backup stays one.
+        ("dddu+u", "", 0.5, "e"),
+        ("dddd+d", "", 0.7, "e"),
+        ("d+u", "", 0.7, "b"),
+    ],
+)
+def test_where_backups_alone_are_ready_those_that_are_kept_stand_in_for_them(
+    letters: str, drained: str, share: float, backups: str
+) -> None:
+    words = {"u": "up", "d": "down"}
+    primaries, _, others = letters.partition("+")
+    names = [chr(97 + number) for number in range(len(primaries + others))]
+    names[len(primaries) :] = [f"{name}+" for name in names[len(primaries) :]]
+    states = {name: words[letter] for name, letter in zip(names, primaries + others, strict=True)}
+    made = make(states, drained=drained, share=share)
+    asked_last = [place.server.name for place in made.places if place.asked and place.server.backup]
+    assert " ".join(asked_last) == backups
+
+
 # By hash nginx knows no backups: they are asked while nobody else is, or when they are promoted.
 RESTING = [
     ({"a": "up", "b+": "up"}, "", False, "a"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.conftest import FakeUpstream, Reply
 
+from modhaven.pool import probe
 from modhaven.pool.probe import Prober
 from modhaven.pool.settings import TLS, Server
 
@@ -94,6 +95,40 @@ def test_who_does_not_say_how_busy_it_is_is_ready_all_the_same(
     fake.script("readyz", Reply())
     answer = prober(fake.name).ask()
     assert (answer.error, answer.in_flight) == ("", None)
+
+
+def test_who_is_slow_to_say_how_busy_it_is_is_ready_all_the_same(
+    prober: MakeProber, fake: FakeUpstream
+) -> None:
+    fake.script("readyz", Reply(body=b"ready\n"))
+    fake.script("-/status", Reply(hang=True))
+    asked = prober(fake.name, seconds=0.3)
+    for _ in range(2):
+        answer = asked.ask()
+        assert (answer.error, answer.silent, answer.in_flight) == ("", False, None)
+    # Not in every probe.
+    assert fake.counts == {"readyz": 2, "-/status": 1}
+
+
+def test_who_takes_no_new_connections_is_found_out(
+    prober: MakeProber, raw: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a firewall that lets through what is established."""
+    opened = []
+
+    def serve(connection: socket.socket) -> None:
+        opened.append(connection)
+        while len(opened) == 1:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            if not connection.recv(4096):
+                return
+
+    asked = prober(raw(serve))
+    for _ in range(3):
+        assert asked.ask().error == ""
+    assert len(opened) == 1
+    monkeypatch.setattr(probe, "_CONNECTION_SECONDS", 0.0)
+    assert asked.ask().error == "closed the connection without an answer"
 
 
 def test_who_is_not_ready_still_says_how_busy_it_is(prober: MakeProber, fake: FakeUpstream) -> None:

@@ -155,7 +155,8 @@ class Edges:
             answers=line["answers"],
             published=line["published"],
             asked=frozenset(name for name, (_, asked) in pool.items() if asked),
-            up=frozenset(name for name, (state, _) in pool.items() if state == "up"),
+            # A backup where nginx knows none (edge_balance: hash) is ready, and not asked.
+            up=frozenset(name for name, (state, _) in pool.items() if state in {"up", "resting"}),
         )
         with self._changed:
             self.looks.append(look)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Connection(http.client.HTTPConnection):
     """Over TLS where the pool has it; the certificate is for the pool's name, not the address.
 
-    ``open_by`` (monotonic) is until when opening it may take; ``reached``: somebody took it.
+    ``open_by`` (monotonic) is until when opening it may take; ``reached``: somebody took it;
+    ``opened`` (monotonic): when that was.
     """
 
     def __init__(self, server: Server, tls: TLS | None, address: str) -> None:
@@ -27,6 +28,7 @@ class Connection(http.client.HTTPConnection):
         self.address = address
         self.open_by = math.inf
         self.reached = False
+        self.opened = 0.0
 
     def bound(self, end: float) -> None:
         """Let what follows take until ``end`` (monotonic). TimeoutError when that has passed."""
@@ -41,6 +43,7 @@ class Connection(http.client.HTTPConnection):
         end = min(self._end, self.open_by)
         plain = socket.create_connection((self.address, self.port), _left(end))
         self.reached = True
+        self.opened = time.monotonic()
         plain.settimeout(_left(self._end))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = plain

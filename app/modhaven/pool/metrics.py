@@ -41,6 +41,11 @@ class Metrics:
             "modhaven_pool_published", "Whether nginx has the pool it should have.",
             registry=registry,
         )  # fmt: skip
+        self._problem = Gauge(
+            "modhaven_pool_problem",
+            "Whether something is wrong that `modhaven pool status` names, such as its pool.yml.",
+            registry=registry,
+        )
         self._updated = Gauge(
             "modhaven_pool_updated_timestamp_seconds",
             "When the pool manager wrote this: nginx serves it even when the manager is dead.",
@@ -75,6 +80,7 @@ class Metrics:
             if server.in_flight is not None:
                 self._in_flight.labels(server.name).set(server.in_flight)
         self._published.set(told.published)
+        self._problem.set(bool(told.error))
         self._updated.set(told.time)
         self._kept.set(told.kept)
         self._promoted.set(told.promoted)

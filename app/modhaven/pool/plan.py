@@ -60,8 +60,9 @@ def make(
     ``max_removed_share`` is of those who would be asked if all were well: a drained backend is out
     because somebody said so, and one that joins was never in. A pool in which nobody would be asked
     is no pool: then everyone is who was not drained, or else everyone, without those whose name has
-    no address. nginx knows no backups where it balances by hash: there they rest, out of the pool,
-    while another server is asked.
+    no address. Where backups alone are ready, those that are kept stand in for them. nginx knows no
+    backups where it balances by hash: there they rest, out of the pool, while another server is
+    asked.
     """
     candidates = [server for server in servers if server.name not in drained]
     failed = sum(states[server.name] == "down" for server in candidates)
@@ -94,9 +95,22 @@ def make(
     promoted = promote and any(server.backup for server in servers)
     if promoted:
         places = [replace(place, server=replace(place.server, backup=False)) for place in places]
-    elif balance == "hash" and not kept:
-        places = _with_resting_backups(places)
+    elif balance == "hash":
+        places = places if kept else _with_resting_backups(places)
+    elif kept:
+        places = _with_ready_backups_first(places)
     return Plan(places=tuple(places), balance=balance, kept=kept, promoted=promoted)
+
+
+def _with_ready_backups_first(places: Sequence[Place]) -> list[Place]:
+    """Where backups alone are ready, let nginx ask them before those that are doubted.
+
+    It asks no backup before every other one has failed, and a request has only so many tries.
+    """
+    ready = [place.server for place in places if place.asked and not place.doubted]
+    if not ready or not all(server.backup for server in ready):
+        return list(places)
+    return [replace(place, server=replace(place.server, backup=place.doubted)) for place in places]
 
 
 def _with_resting_backups(places: Sequence[Place]) -> list[Place]:

@@ -26,6 +26,8 @@ _MOST_BYTES = 2000
 _MOST_WORDS = 120
 # How busy it is changes nothing by itself: it is asked less often than whether it is ready.
 _BUSY_SECONDS = 1.0
+# A backend may answer on old connections and take no new ones, or not this certificate any more.
+_CONNECTION_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ class _SilentError(Exception):
 
 
 class Prober:
-    """The connection to one backend; it stays open from probe to probe."""
+    """The connection to one backend; it stays open from probe to probe, for some seconds."""
 
     def __init__(
         self, server: Server, tls: TLS | None, timeout_seconds: float, address: str = ""
@@ -78,13 +80,12 @@ class Prober:
         """Ask, within the time bound as far as sockets keep to it."""
         end = time.monotonic() + self._seconds
         silence = None
+        if time.monotonic() - self._connection.opened >= _CONNECTION_SECONDS:
+            self._connection.close()
         try:
             error = self._why_not_ready(end)
             if self._connection.address and time.monotonic() >= self._busy_due:
-                self._busy_at = time.time()
-                status, body = self._get(self._connection, "/-/status", end)
-                self._busy = in_flight(body) if status == 200 else None
-                self._busy_due = time.monotonic() + _BUSY_SECONDS
+                self._ask_how_busy(end)
         except _SilentError as caught:
             silence, error = caught, str(caught)
             self._busy, self._busy_at, self._busy_due = None, time.time(), -float("inf")
@@ -104,6 +105,15 @@ class Prober:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def _ask_how_busy(self, end: float) -> None:
+        self._busy_at = time.time()
+        try:
+            status, body = self._get(self._connection, "/-/status", end)
+            self._busy = in_flight(body) if status == 200 else None
+        except _SilentError:
+            self._busy = None
+        self._busy_due = time.monotonic() + _BUSY_SECONDS
 
     def _why_not_ready(self, end: float) -> str:
         """Return why it is not ready, empty where it is. _SilentError."""
