@@ -22,7 +22,10 @@ if [ ! -e "$archive" ]; then
     work=$(mktemp -d "$output/building.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     "$python" -m venv "$work/venv"
-    pip() { "$work/venv/bin/python" -m pip --disable-pip-version-check --quiet --quiet "$@"; }
+    # Of a registry that does not answer, the last try says it.
+    pip() {
+        "$work/venv/bin/python" -m pip --disable-pip-version-check --quiet --quiet "$@" 2>&1 | sed '/Retry(total=[1-9]/d' >&2
+    }
     pip install --require-hashes -r "$project/requirements/build.txt"
     pip wheel --no-deps --no-build-isolation --wheel-dir "$work/wheels" "$project"
     # The newest C library that Debian 12 satisfies (2.36), and what is older.
