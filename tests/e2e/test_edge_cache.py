@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import urllib3
 from tests.e2e import cluster, origin
-from tests.lab import faults, web
+from tests.lab import faults, remote, web
 from tests.lab.inventory import lab
 
 if TYPE_CHECKING:
@@ -62,6 +62,22 @@ def test_what_only_another_edge_holds_is_served_while_every_backend_is_stopped(s
         f"every backend stopped: {two.name}'s cache answers in {slowest:.2f} s,"
         f" what nobody holds fails in {seconds:.2f} s"
     )
+
+
+def test_what_a_power_cut_has_cut_short_is_not_served() -> None:
+    """nginx names a file without waiting until the disk has it, and later believes the name."""
+    edge = lab().group("edges")[0]
+    zipped = next(file for file in origin.files() if file.path.endswith(".zip"))
+    cluster.forget_edge_caches()
+    assert web.get(edge.address, zipped.path).status == 200
+    assert web.get(edge.address, zipped.path).headers["x-modhaven-cache"] == "HIT"
+    cut = "grep -rlF 'KEY: {}' /var/cache/modhaven/immutable | xargs truncate --size=-100"
+    remote.run(edge.name, "sh", "-c", cut.format(zipped.path))
+    faults.power_cycle(edge.name)
+    cluster.wait_until_whole()
+    answer = web.get(edge.address, zipped.path)
+    assert (answer.status, origin.sha256(answer.body)) == (200, zipped.sha256)
+    assert answer.headers["x-modhaven-cache"] == "MISS"
 
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
