@@ -82,6 +82,18 @@ def _who_answered(answer: Answer) -> str:
     return answer.headers.get("x-modhaven-backend") or f"{answer.status} {said}"
 
 
+def wait_until_kept(address: str, path: str) -> None:
+    """Ask an edge for what it was just given until it has it.
+
+    nginx ends an answer a moment before its file has its name, and fetches it anew just then.
+    """
+    remote.wait_until(
+        f"{path} in the cache",
+        lambda: get(address, path).headers["x-modhaven-cache"] == "HIT",
+        10,
+    )
+
+
 def pool_status(edge: str) -> dict[str, Any]:
     """Give what the pool manager of an edge tells."""
     told: dict[str, Any] = json.loads(

@@ -203,6 +203,15 @@ def as_target(path: str) -> str:
     return quote(path, safe="/!@+~")
 
 
+def wait_until_kept(edge: str, path: str) -> None:
+    """As cluster.wait_until_kept, of an edge of any inventory."""
+    remote.wait_until(
+        f"{path} in the cache",
+        lambda: ask_edge(edge, path).headers["X-Modhaven-Cache"] == "HIT",
+        10,
+    )
+
+
 def log_of(edge: str, mark: str, wanted: int = 1) -> dict[str, dict[str, Any]]:
     """Give the log's records by user agent, of all that begin so; waits for so many."""
     records = logged(edge, EDGE_LOG, mark, wanted)
