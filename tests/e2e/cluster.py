@@ -55,9 +55,14 @@ def nodes() -> list[str]:
 
 def vip_master() -> str:
     """Give the edge that has the VIP, once exactly one has it. TimeoutError after 30 s."""
-    remote.wait_until("one edge to hold the VIP", lambda: len(vip_holders()) == 1, 30)
-    (master,) = vip_holders()
-    return master
+    found: list[str] = []
+
+    def is_one() -> bool:
+        found[:] = vip_holders()
+        return len(found) == 1
+
+    remote.wait_until("one edge to hold the VIP", is_one, 30)
+    return found[0]
 
 
 def vip_holders() -> list[str]:
