@@ -92,6 +92,16 @@ def test_whole_is_waited_for_and_dated_by_what_the_edge_saw(
     assert [sorted(look.asked) for look in edges.looks][:2] == [["backend2"], sorted(up)]
 
 
+def test_a_backup_that_rests_is_ready(status: Path, port: int) -> None:
+    """As where requests are spread by hash."""
+    write(status, backend1="up", backend2="resting")
+    edges = Edges([HERE], Clocks([HERE]), vip="127.0.0.1", port=port)
+    try:
+        assert edges.wait_until_whole(up=frozenset({"backend1", "backend2"}), seconds=20)
+    finally:
+        edges.close()
+
+
 def test_a_watch_that_died_is_begun_anew(status: Path, port: int) -> None:
     write(status, backend1="up")
     edges = Edges([HERE], Clocks([HERE]), vip="", port=port)

@@ -93,6 +93,11 @@ def test_what_is_no_yaml_or_is_not_there_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"pool\.yml is not YAML: while parsing") as raised:
         settings.load(path)
     assert "\n" not in str(raised.value)
+    # PyYAML has no error of its own for these.
+    for text in ("servers: 2024-13-45\n", "servers: !!int x\n"):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"pool\.yml is not YAML: "):
+            settings.load(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"pool\.yml cannot be read: "):
         settings.load(path)
